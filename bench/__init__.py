@@ -1,0 +1,1 @@
+"""Timing input pipelines end to end, and reporting what was measured."""

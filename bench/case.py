@@ -1,0 +1,122 @@
+"""One cell of the matrix: a stored dataset, a loader and its spec, a step, a cache state. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from loaders.base import LoaderSpec
+from storage.base import PAYLOADS, Payload
+from storage.errors import UsageError
+
+DEFAULT_STEP = "feature_extraction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpec:
+    """What is trained while the loader is timed.
+
+    Attributes
+    ----------
+    step
+        ``none`` (loading alone), ``emulated:RATE`` (RATE images/s without burning CPU), ``feature_extraction``
+        (frozen base), ``fine_tune`` (from ``fine_tune_at``), ``full``.
+    model
+        A ``keras.applications`` name, or the path of a ``.keras`` file.
+    weights
+        ``none``, ``imagenet``, or the path of a weights file of the base.
+    jit_compile, mixed_precision, steps_per_execution
+        As Keras names them. Explicit, since "auto" compares two compilers.
+    """
+
+    step: str = DEFAULT_STEP
+    model: str = "MobileNetV2"
+    weights: str = "none"
+    fine_tune_at: int = 100
+    jit_compile: bool = False
+    mixed_precision: bool = False
+    steps_per_execution: int = 1
+
+    def __post_init__(self) -> None:
+        kind, _, rate = self.step.partition(":")
+        if kind not in ("none", "emulated", "feature_extraction", "fine_tune", "full"):
+            raise UsageError(f"step must be none, emulated:RATE, feature_extraction, fine_tune or full; got {self.step!r}")
+        if (kind == "emulated") != bool(rate) or (rate and not _positive(rate)):
+            raise UsageError(f"step emulated:RATE takes images/s above 0, such as emulated:1800; got {self.step!r}")
+        if self.steps_per_execution < 1:
+            raise UsageError(f"steps_per_execution must be at least 1, got {self.steps_per_execution}")
+
+    @property
+    def rate(self) -> float | None:
+        """Images/s of an emulated accelerator; None for any other step."""
+        kind, _, rate = self.step.partition(":")
+        return float(rate) if kind == "emulated" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing that is measured. Two cases are the same exactly if their ids are.
+
+    ``format`` is a name in FORMATS, or ``memory`` for a limit; ``loader`` a name in LOADERS, or a limit
+    (``limit:decode``, ``limit:gather``). ``name`` tells two otherwise equal cases apart (an A/A comparison).
+    """
+
+    format: str
+    payload: Payload
+    loader: str
+    spec: LoaderSpec = field(default_factory=LoaderSpec)
+    step: StepSpec = field(default_factory=StepSpec)
+    cache: Literal["warm", "cold"] = "warm"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.payload not in PAYLOADS:
+            raise UsageError(f"payload must be one of {', '.join(PAYLOADS)}; got {self.payload!r}")
+
+    @property
+    def id(self) -> str:
+        """FORMAT-PAYLOAD-LOADER-PLACEMENT, then whatever differs from the defaults: pytest id, CSV key, chart label."""
+        return "-".join([f"{self.format}-{self.payload}-{self.loader}-{self.spec.placement}", *self._changes()])
+
+    def _changes(self) -> list[str]:
+        changed = {k: v for k, v in self.spec.changed().items() if k not in ("placement", "options")}
+        changed |= dict(self.spec.options)
+        defaults = StepSpec()
+        changed |= {k: v for k, v in asdict(self.step).items() if v != getattr(defaults, k)}
+        if self.cache != "warm":
+            changed["cache_state"] = self.cache
+        if self.name:
+            changed["name"] = self.name
+        return [f"{key}={_short(value)}" for key, value in changed.items()]
+
+    def fields(self) -> dict[str, Any]:
+        """Every field, flat, as ``results.csv`` has them: options as one ``key=value;…`` text, sizes as HEIGHTxWIDTH."""
+        spec = asdict(self.spec)
+        spec["image_size"] = _short(self.spec.image_size)
+        spec["options"] = ";".join(f"{key}={value}" for key, value in self.spec.options)
+        spec["cache_in_memory"] = spec.pop("cache")
+        return {
+            "case": self.id,
+            "format": self.format,
+            "payload": self.payload,
+            "loader": self.loader,
+            **spec,
+            **asdict(self.step),
+            "cache": self.cache,
+            "name": self.name,
+        }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "x".join(str(v) for v in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def _positive(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False

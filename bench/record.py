@@ -1,0 +1,218 @@
+"""What a run leaves behind, raw: integers of nanoseconds per batch. Everything else is derived from it, later and again.
+
+``run.json`` holds a ``RunInfo``, ``records.jsonl`` one ``RunRecord`` a line. Both carry a version; old ones stay readable.
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.case import Case
+from storage.errors import DataError
+
+M = TypeVar("M", bound=BaseModel)
+
+RECORD_VERSION: Literal[1] = 1
+
+
+class _Recorded(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pixels(_Recorded):
+    """What the equivalence gate saw: pixels against the independent reference, in levels of 0 to 255.
+
+    ``cause`` names why they differ (a row in the table of named causes); empty when identical (at most 1 level).
+    """
+
+    verdict: Literal["identical", "differs"]
+    cause: str = ""
+    mean_difference: float = 0.0
+    largest_difference: float = 0.0
+    psnr_db: float | None = None
+    samples_checked: int = 0
+
+
+class Measured(_Recorded):
+    """One measurement of one case. Lists have one entry a batch, in order; warm-up is kept, apart.
+
+    A batch's ``wait_ns`` is from asking for it to having it; ``step_ns`` from having it to the step being done.
+    ``epochs`` numbers the epoch of each batch: the wait of an epoch's first batch is turnaround, not steady state.
+    ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out.
+    Bytes: ``asked`` through read calls, ``device`` from the block device. Faults and CPU are of the process tree, over
+    the measured region; memory is the peak of anonymous memory.
+    """
+
+    status: Literal["ok"] = "ok"
+    images: list[int]
+    wait_ns: list[int]
+    step_ns: list[int]
+    epochs: list[int]
+    warmup_images: list[int] = Field(default_factory=list)
+    warmup_wait_ns: list[int] = Field(default_factory=list)
+    warmup_step_ns: list[int] = Field(default_factory=list)
+    warmup_steady: bool = True
+    buffered_images: int = 0
+    scan_ns: int = 0
+    startup_ns: int = 0
+    first_batch_ns: int = 0
+    transfer_ns: list[int] = Field(default_factory=list)
+    cpu_ns: int | None = None
+    anon_memory_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
+    asked_read_bytes: int | None = None
+    device_read_bytes: int | None = None
+    threads: int | None = None
+    resident_before: float | None = None
+    cold_proven: bool | None = None
+    jit_compile: bool | None = None
+    stages_ns: dict[str, float] = Field(default_factory=dict)
+    """Nanoseconds an image of running the pipeline up to (and including) each stage."""
+    tuned: dict[str, str] = Field(default_factory=dict)
+    """What tf.data chose for itself."""
+    steal_share: float | None = None
+    load_1m: float | None = None
+    pixels: Pixels | None = None
+
+
+class Failed(_Recorded):
+    """The case crashed, hung, ran out of memory or did not deliver the right samples."""
+
+    status: Literal["failed"] = "failed"
+    reason: str
+
+
+class Skipped(_Recorded):
+    """The case has no meaning here, or racing stopped it."""
+
+    status: Literal["skipped"] = "skipped"
+    reason: str
+
+
+Outcome = Annotated[Measured | Failed | Skipped, Field(discriminator="status")]
+
+
+class RunRecord(_Recorded):
+    """What one sweep saw of one case: measured raw, or how it failed, or why it was skipped."""
+
+    version: Literal[1] = RECORD_VERSION
+    case: Case
+    sweep: int = Field(ge=0)
+    phase: Literal["warm", "cold_epoch"] = "warm"
+    outcome: Outcome
+    environment_id: str
+    started_at: str = ""
+    """ISO 8601, UTC."""
+
+
+class DatasetFacts(_Recorded):
+    """What a report needs of a stored dataset, copied from its ``dataset.json``."""
+
+    name: str
+    format: str
+    payload: str
+    samples: int
+    classes: int
+    class_names: tuple[str, ...] = ()
+    stored_bytes: int
+    convert_s: float
+    media_types: dict[str, int] = Field(default_factory=dict)
+
+
+class RunInfo(_Recorded):
+    """``run.json``: options, environments, datasets, and every case of the run in the order in which it was planned."""
+
+    version: Literal[1] = RECORD_VERSION
+    name: str
+    command: str
+    started_at: str
+    options: dict[str, Any]
+    sweeps: int
+    seed: int = 0
+    environments: dict[str, dict[str, Any]]
+    datasets: dict[str, DatasetFacts]
+    """By ``FORMAT-PAYLOAD``."""
+    cases: list[Case]
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run, read back."""
+
+    path: Path
+    info: RunInfo
+    records: list[RunRecord]
+
+    def of(self, case_id: str, phase: str = "warm") -> list[RunRecord]:
+        """The records of one case in one phase, in the order of sweeps."""
+        return sorted(
+            (r for r in self.records if r.case.id == case_id and r.phase == phase), key=lambda record: record.sweep
+        )
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    """Write ``run.json`` beside its place, sync it, rename it."""
+    beside = folder / "run.json.partial"
+    with beside.open("w") as file:
+        file.write(info.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(folder / "run.json")
+
+
+def append_records(folder: Path, records: Iterable[RunRecord]) -> None:
+    """Append to ``records.jsonl`` and sync: after this returns, a crash loses none of them."""
+    with (folder / "records.jsonl").open("a") as file:
+        for record in records:
+            file.write(record.model_dump_json() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_run(folder: Path) -> Run:
+    """Read ``run.json`` and ``records.jsonl``. A last line cut short by a crash is left out; any other is an error."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise DataError(f"{folder} is not a run: it has no run.json. Expected a folder that `feedbench run` wrote.")
+    info = _parse(RunInfo, path.read_text(), path, 0)
+    stored = folder / "records.jsonl"
+    lines = stored.read_text().splitlines(keepends=True) if stored.is_file() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines = lines[:-1]
+    return Run(folder, info, [_parse(RunRecord, line, stored, number) for number, line in enumerate(lines, 1)])
+
+
+def _parse(kind: type[M], text: str, path: Path, line: int) -> M:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{path}:{line}" if line else str(path)
+        version = _version(text)
+        if isinstance(version, int) and version > RECORD_VERSION:
+            raise DataError(f"{where} has version {version}; this feedbench reads up to {RECORD_VERSION}.") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{where} is not a {kind.__name__}: {field}: {first['msg']}") from error
+
+
+def _version(text: str) -> object:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return None
+    return parsed.get("version") if isinstance(parsed, dict) else None
+
+
+def measured(records: Sequence[RunRecord]) -> list[Measured]:
+    """The outcomes that are measurements, in order."""
+    return [record.outcome for record in records if isinstance(record.outcome, Measured)]

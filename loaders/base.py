@@ -1,0 +1,179 @@
+"""What loaders agree on: how a pipeline is specified, where it can be cut, and what it hands to the model.
+
+Nothing here imports TensorFlow, so that a report can read a spec on a machine without it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+
+from storage.base import RESIZES, DatasetInfo, Resize
+from storage.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from storage.dataset import StoredDataset
+
+Placement: TypeAlias = Literal["pipeline", "model"]
+Scaling: TypeAlias = Literal["tf", "torch", "caffe", "none"]
+Option: TypeAlias = str | int | float | bool
+
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+
+
+class Stage(StrEnum):
+    """Where a pipeline can be cut, in the order in which an image passes. Cutting *until* a stage includes it."""
+
+    READ = "read"
+    DECODE = "decode"
+    RESIZE = "resize"
+    AUGMENT = "augment"
+    BATCH = "batch"
+    HAND_OVER = "hand_over"
+
+
+STAGES: tuple[Stage, ...] = tuple(Stage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSpec:
+    """What is asked of a loader. Frozen; checked when it is made.
+
+    Attributes
+    ----------
+    batch_size
+        Images a batch.
+    image_size
+        (height, width) in pixels of what is handed over. An int stands for a square.
+    placement
+        ``pipeline``: scaling and augmentation happen here, batches are float32 as the model wants them.
+        ``model``: batches are uint8 (or ``dtype``); ``Feed.layers`` do the rest at the model's entrance.
+    augment
+        RandomFlip("horizontal") and RandomRotation(0.1), or the generator's own equivalents.
+    scaling
+        As ``keras.applications`` name it: ``tf`` is [-1, 1], ``torch`` and ``caffe`` are per channel, ``none`` is 0 to 255.
+    resize
+        The filter: ``bilinear`` (half-pixel centres, no antialiasing), ``area``, ``nearest``, ``antialias`` (bilinear).
+    decode
+        ``accurate``: every JPEG decoder gives the same pixels. ``fast``: pixels may differ (PSNR 40 dB or better).
+    jpeg_scale
+        ``auto`` decodes a JPEG at 1/2, 1/4 or 1/8 when the target is that much smaller.
+    shuffle, seed
+        A new order each epoch over all samples (or a stated buffer), repeatable for a seed.
+    workers
+        Threads (or processes) that prepare batches; 0 means one a processor that this process may use.
+    prefetch
+        Batches kept ready.
+    deterministic
+        Same seed, same order of batches, whatever the threads do.
+    drop_remainder
+        Drop a last short batch.
+    dtype
+        What placement ``model`` hands over.
+    cache
+        Keep what was decoded in memory after the first epoch.
+    on_error
+        ``stop`` at an unreadable sample, naming it, or ``skip`` and count it.
+    options
+        The loader's own options, sorted pairs; a mapping is taken too.
+    """
+
+    batch_size: int = 32
+    image_size: tuple[int, int] = (160, 160)
+    placement: Placement = "pipeline"
+    augment: bool = True
+    scaling: Scaling = "tf"
+    resize: Resize = "bilinear"
+    decode: Literal["accurate", "fast"] = "accurate"
+    jpeg_scale: Literal["none", "auto"] = "none"
+    shuffle: bool = True
+    seed: int = 0
+    workers: int = 0
+    prefetch: int = 2
+    deterministic: bool = True
+    drop_remainder: bool = False
+    dtype: Literal["uint8", "float32"] = "uint8"
+    cache: bool = False
+    on_error: Literal["stop", "skip"] = "stop"
+    options: tuple[tuple[str, Option], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        size: Any = self.image_size
+        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
+        options: Any = self.options
+        pairs = options.items() if isinstance(options, Mapping) else options
+        object.__setattr__(self, "options", tuple(sorted((str(key), value) for key, value in pairs)))
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("workers", self.workers, 0)
+        _at_least("prefetch", self.prefetch, 0)
+        _at_least("seed", self.seed, 0)
+        if len(self.image_size) != 2:
+            raise UsageError(f"image_size must be N or (height, width), got {self.image_size!r}")
+        for side in self.image_size:
+            _at_least("image_size", side, 1)
+        _one_of("placement", self.placement, PLACEMENTS)
+        _one_of("scaling", self.scaling, get_args(Scaling))
+        _one_of("resize", self.resize, RESIZES)
+        _one_of("decode", self.decode, ("accurate", "fast"))
+        _one_of("jpeg_scale", self.jpeg_scale, ("none", "auto"))
+        _one_of("dtype", self.dtype, ("uint8", "float32"))
+        _one_of("on_error", self.on_error, ("stop", "skip"))
+
+    def threads(self) -> int:
+        """``workers``, with 0 resolved to the processors that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from the defaults: what an id is made of."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+class Feed(Protocol):
+    """What a loader builds: a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``, so that ``model.fit`` takes it.
+
+    It owns its reader: ``close()`` ends threads, processes, maps and handles. Each pass has a new order.
+    """
+
+    layers: Sequence[keras.Layer]
+    """What placement ``model`` leaves to the model, in order; empty for placement ``pipeline``."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, n: int) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+        """The n-th pass (from 0), whatever ran before: (images, labels) batches.
+
+        Images are (batch, height, width, 3): float32 for placement ``pipeline``, else ``spec.dtype``; labels int64 (batch,).
+        """
+
+    def close(self) -> None: ...
+
+
+class Loader(Protocol):
+    """One kind of input pipeline. An implementation a file; one row in ``LOADERS``."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    """Where this pipeline can be cut, for stage timing; empty: it cannot."""
+
+    def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:
+        """Why this loader cannot serve this dataset under this spec, in words; None if it can."""
+
+    def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> Feed:
+        """The pipeline over an opened split, which the feed then owns. ``until`` cuts it after that stage."""
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")

@@ -1,0 +1,189 @@
+"""What storage formats agree on: the nouns, and the contracts that a format keeps.
+
+``Sample`` is what goes in and comes out. ``DatasetInfo`` is ``dataset.json``. A ``Format`` writes and opens shards; a
+``Reader`` is what every format can honestly do with one; what only some can do is a ``Supports...`` protocol of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Payload: TypeAlias = Literal["encoded", "raw"]
+Resize: TypeAlias = Literal["bilinear", "area", "nearest", "antialias"]
+
+PAYLOADS: tuple[Payload, ...] = ("encoded", "raw")
+RESIZES: tuple[Resize, ...] = ("bilinear", "area", "nearest", "antialias")
+MANIFEST = "dataset.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and what belongs to it.
+
+    ``key`` is a stable id: the path within its split, ``CLASS/FILE``, with forward slashes. ``label`` indexes
+    ``DatasetInfo.class_names``. ``image`` is the encoded file's bytes, or a uint8 array of shape (height, width, 3), RGB.
+    """
+
+    key: str
+    label: int
+    image: bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several samples, read at once.
+
+    ``images`` is a list of encoded files, or a uint8 array of shape (n, height, width, 3); ``labels`` is int64, (n,).
+    """
+
+    images: list[bytes] | NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a shard is written: everything about it that is not the samples.
+
+    ``image_size`` is (height, width) of a raw payload and None for an encoded one. ``options`` are the format's own
+    (``compression`` for HDF5), as they stand in ``dataset.json``.
+    """
+
+    payload: Payload
+    image_size: tuple[int, int] | None = None
+    options: tuple[tuple[str, str | int | bool], ...] = ()
+
+
+class _Stored(BaseModel):
+    """A part of ``dataset.json``: it comes from outside, so it is validated, and unknown fields are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardInfo(_Stored):
+    """One shard: ``file`` is relative to the dataset, never absolute and never upwards; ``digest`` covers all its bytes."""
+
+    file: str
+    samples: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    digest: str
+
+
+class SplitInfo(_Stored):
+    """One split: its shards, in the order in which their samples are numbered."""
+
+    samples: int = Field(ge=0)
+    shards: tuple[ShardInfo, ...]
+
+
+class DatasetInfo(_Stored):
+    """``dataset.json``, beside every stored dataset. Small: it never lists samples.
+
+    ``class_names`` are those of the whole dataset, so a class that is absent from a split shifts no label.
+    ``media_types`` counts what the stored (or, for raw, the source) files really are, by content: ``image/jpeg``.
+    ``image_size`` is (height, width) and ``resize`` the filter of a raw payload; both are None for an encoded one.
+    ``convert_s`` is how many seconds writing took. ``found_samples`` = ``stored_samples`` + ``skipped_samples``.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    format: str
+    payload: Payload
+    image_size: tuple[int, int] | None = None
+    resize: Resize | None = None
+    media_types: dict[str, int]
+    class_names: tuple[str, ...]
+    splits: dict[str, SplitInfo]
+    order: Literal["mixed", "source"] = "mixed"
+    seed: int = 0
+    options: dict[str, str | int | bool] = Field(default_factory=dict)
+    found_samples: int = Field(ge=0)
+    stored_samples: int = Field(ge=0)
+    skipped_samples: int = Field(default=0, ge=0)
+    stored_bytes: int = Field(ge=0)
+    convert_s: float = Field(ge=0)
+
+
+class Reader(Protocol):
+    """What every format can honestly do with a shard: count its samples and hand them over in order."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+@runtime_checkable
+class SupportsRandomAccess(Protocol):
+    """A reader that finds any sample at once. Several threads may call these at the same time."""
+
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of all samples, int64, shape (n,)."""
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """The samples at ``indices`` (within this reader), in that order."""
+
+
+@runtime_checkable
+class SupportsGraphRead(Protocol):
+    """A reader that TensorFlow's graph can read from at random, without Python (or with one call a batch)."""
+
+    def graph_read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and int64 labels at ``indices`` (int64, (n,)): a string tensor (n,), or uint8 (n, height, width, 3)."""
+
+
+@runtime_checkable
+class SupportsGraphStream(Protocol):
+    """A split that TensorFlow reads shard by shard, in the order given, as a stream of (image, label)."""
+
+    def stream(self, shards: tf.data.Dataset) -> tf.data.Dataset:
+        """From a dataset of shard numbers (int64 scalars) to one of (string or uint8 image, int64 label) samples."""
+
+
+class Format(Protocol):
+    """One way to keep samples in shards. An implementation a file; one row in ``FORMATS``."""
+
+    name: str
+
+    def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
+        """Write one shard at ``path`` and sync it. The caller renames it into place and commits it."""
+
+    def open_shard(self, path: Path, shard: ShardInfo) -> AbstractContextManager[Reader]:
+        """Open a shard for reading. Raises DataError, naming the file, if it is not what ``shard`` says."""
+
+
+def layout_options(options: dict[str, Any]) -> tuple[tuple[str, str | int | bool], ...]:
+    """Options as ``Layout`` keeps them: sorted pairs, hashable."""
+    return tuple(sorted(options.items()))
+
+
+__all__: Sequence[str] = (
+    "MANIFEST",
+    "PAYLOADS",
+    "RESIZES",
+    "Batch",
+    "DatasetInfo",
+    "Format",
+    "Layout",
+    "Payload",
+    "Reader",
+    "Resize",
+    "Sample",
+    "ShardInfo",
+    "SplitInfo",
+    "SupportsGraphRead",
+    "SupportsGraphStream",
+    "SupportsRandomAccess",
+)
