@@ -45,7 +45,8 @@ class Measured(_Recorded):
     """One measurement of one case. Lists have one entry a batch, in order; warm-up is kept, apart.
 
     A batch's ``wait_ns`` is from asking for it to having it; ``step_ns`` from having it to the step being done.
-    ``epochs`` numbers the epoch of each batch: the wait of an epoch's first batch is turnaround, not steady state.
+    ``epochs`` numbers the epoch of each batch. Where it changes, an epoch began: that batch's wait is turnaround, and the
+    batch as a whole (images, wait, step) no part of steady state. The first batch listed never begins an epoch.
     ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out.
     Bytes: ``asked`` through read calls, ``device`` from the block device. Faults and CPU are of the process tree, over
     the measured region; memory is the peak of anonymous memory.
@@ -80,6 +81,8 @@ class Measured(_Recorded):
     tuned: dict[str, str] = Field(default_factory=dict)
     """What tf.data chose for itself."""
     steal_share: float | None = None
+    neighbour_share: float | None = None
+    """Share of the machine's processor time that other processes used meanwhile."""
     load_1m: float | None = None
     pixels: Pixels | None = None
 

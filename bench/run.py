@@ -1,0 +1,201 @@
+"""Runs one case once. Inside a measured region, nothing else reads a clock; the clock is an argument.
+
+The loop is the one that training has: ask for a batch, have it, step on it. Two clock readings a batch split all of its
+time into waiting and stepping, with nothing in between: the end of one step is the moment the next batch is asked for.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from bench import meter
+from bench.record import Measured
+from bench.steady import NS, Pace, Tick, buffered_images, is_warm
+from storage.errors import DataError
+
+Clock: TypeAlias = Callable[[], int]
+
+
+class Step(Protocol):
+    """What is done with a batch. Returns when it is done, also on a device that works asynchronously."""
+
+    def __call__(self, images: Any, labels: Any) -> None: ...
+
+
+class Batches(Protocol):
+    """What the loop needs of a feed."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, n: int) -> Iterable[tuple[Any, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What was spent before the first batch was asked for, in nanoseconds."""
+
+    scan_ns: int = 0
+    startup_ns: int = 0
+
+
+def ticks(feed: Batches, step: Step, clock: Clock, epoch: int = 0) -> Generator[Tick, None, None]:
+    """The training loop: one tick a batch, epoch after epoch from ``epoch`` on, for ever.
+
+    A tick's images are counted when it is yielded, outside the two readings of the *next* batch's step but inside its
+    wait, as the loop's own work always is.
+    """
+    asked = clock()
+    while True:
+        first = True
+        for images, labels in feed.epoch(epoch):
+            got = clock()
+            step(images, labels)
+            done = clock()
+            yield Tick(epoch, len(labels), got - asked, done - got, first)
+            first = False
+            asked = done
+        if first:
+            raise DataError(f"epoch {epoch} delivered no batch")
+        epoch += 1
+
+
+def measure(
+    feed: Batches,
+    step: Step,
+    *,
+    pace: Pace | None = None,
+    capacity: int = 16,
+    opening: Opening | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> Measured:
+    """Warm up, measure steady state, and see one turnaround between epochs.
+
+    ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``). Raises DataError if an epoch
+    has a single batch: it then has no steady state.
+    """
+    pace, opening = pace or Pace(), opening or Opening()
+    if len(feed) < 2:
+        raise DataError("an epoch is a single batch, so there is no steady state: lower --batch-size or give more images")
+    gc.collect()
+    loop = ticks(feed, step, clock)
+    warmup, steady = _warm_up(loop, pace)
+    before = meter.usage()
+    measured = _steady_state(loop, pace)
+    used = meter.usage() - before
+    loop.close()
+    if measured[0].first:  # warm-up ended with an epoch: the turnaround after it belongs to neither
+        warmup.append(measured.pop(0))
+    if not any(tick.first for tick in measured):
+        measured.append(next(ticks(feed, step, clock, epoch=measured[-1].epoch + 1)))
+    return Measured(
+        **_lists(measured),
+        **_warmup_lists(warmup),
+        warmup_steady=steady,
+        buffered_images=buffered_images(measured, capacity),
+        scan_ns=opening.scan_ns,
+        startup_ns=opening.startup_ns,
+        first_batch_ns=warmup[0].wait_ns,
+        **_usage(used),
+    )
+
+
+def measure_epoch(
+    feed: Batches, step: Step, *, opening: Opening | None = None, clock: Clock = time.perf_counter_ns
+) -> Measured:
+    """The first epoch, as a cold start has it: no warm-up before it; only its first batch, with the start-up, stands apart."""
+    opening = opening or Opening()
+    gc.collect()
+    before = meter.usage()
+    seen: list[Tick] = []
+    loop = ticks(feed, step, clock)
+    for tick in loop:
+        seen.append(tick)
+        if len(seen) >= len(feed):
+            break
+    used = meter.usage() - before
+    loop.close()
+    return Measured(
+        **_lists(seen[1:]),
+        **_warmup_lists(seen[:1]),
+        scan_ns=opening.scan_ns,
+        startup_ns=opening.startup_ns,
+        first_batch_ns=seen[0].wait_ns,
+        **_usage(used),
+    )
+
+
+def images_per_ns(feed: Batches, step: Step, *, seconds: float, clock: Clock = time.perf_counter_ns) -> float:
+    """Pace of a pipeline over whole epochs, at least one after the first and at least ``seconds``: for stage timing.
+
+    Turnarounds are counted in: a stage's cost is a difference of two of these, and turnaround is in both.
+    """
+    loop = ticks(feed, step, clock)
+    images = spent = 0
+    for tick in loop:
+        if tick.epoch and tick.first and spent >= seconds * NS:
+            break
+        if tick.epoch:
+            images, spent = images + tick.images, spent + tick.wait_ns + tick.step_ns
+    loop.close()
+    return images / spent
+
+
+def _warm_up(loop: Iterable[Tick], pace: Pace) -> tuple[list[Tick], bool]:
+    seen: list[Tick] = []
+    spent = 0
+    for tick in loop:
+        seen.append(tick)
+        spent += tick.wait_ns + tick.step_ns
+        if is_warm(seen, pace):
+            return seen, True
+        if spent >= pace.warmup_max_s * NS:
+            break
+    return seen, False
+
+
+def _steady_state(loop: Iterable[Tick], pace: Pace) -> list[Tick]:
+    seen: list[Tick] = []
+    batches, left = pace.measure_batches, round(pace.measure_s * NS)
+    for tick in loop:
+        seen.append(tick)
+        if not tick.first:
+            batches -= 1
+            left -= tick.wait_ns + tick.step_ns
+            if batches <= 0 and left <= 0:
+                break
+    return seen
+
+
+def _lists(seen: Sequence[Tick]) -> dict[str, Any]:
+    return {
+        "images": [tick.images for tick in seen],
+        "wait_ns": [tick.wait_ns for tick in seen],
+        "step_ns": [tick.step_ns for tick in seen],
+        "epochs": [tick.epoch for tick in seen],
+    }
+
+
+def _warmup_lists(seen: Sequence[Tick]) -> dict[str, Any]:
+    return {
+        "warmup_images": [tick.images for tick in seen],
+        "warmup_wait_ns": [tick.wait_ns for tick in seen],
+        "warmup_step_ns": [tick.step_ns for tick in seen],
+    }
+
+
+def _usage(used: meter.Usage) -> dict[str, Any]:
+    return {
+        "cpu_ns": used.cpu_ns,
+        "minor_faults": used.minor_faults,
+        "major_faults": used.major_faults,
+        "asked_read_bytes": used.asked_bytes,
+        "device_read_bytes": used.device_bytes,
+        "threads": meter.threads(os.getpid()),
+        "steal_share": used.steal_share,
+        "neighbour_share": used.neighbour_share,
+        "load_1m": os.getloadavg()[0],
+    }

@@ -1,0 +1,96 @@
+"""What counts as steady state: when warm-up is over, and what a buffer held that must not count as speed.
+
+Pure arithmetic on ticks; the clock is read in ``run.py`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+NS = 1_000_000_000
+
+
+class Tick(NamedTuple):
+    """One batch as the loop saw it: its epoch, its images, and nanoseconds of waiting for it and of stepping on it.
+
+    ``first`` marks the first batch of an epoch: its wait is turnaround, so the whole batch is no part of steady state.
+    """
+
+    epoch: int
+    images: int
+    wait_ns: int
+    step_ns: int
+    first: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long a case is watched.
+
+    Warm-up is over when two neighbouring windows, each of at least ``window_batches`` and ``window_s``, have rates within
+    ``tolerance`` of each other; after ``warmup_max_s`` it is over anyway and the record says that it was not steady. The
+    measurement then lasts at least ``measure_s`` and ``measure_batches``, both counted in steady state.
+    """
+
+    window_batches: int = 2
+    window_s: float = 0.1
+    tolerance: float = 0.10
+    warmup_max_s: float = 3.0
+    measure_s: float = 1.0
+    measure_batches: int = 8
+    stage_s: float = 0.3
+
+
+def is_warm(ticks: Sequence[Tick], pace: Pace) -> bool:
+    """The warm-up test: are the last two windows of steady-state batches equally fast, within the tolerance?"""
+    ends = len(ticks)
+    rates: list[float] = []
+    while len(rates) < 2:
+        images = batches = spent = 0
+        while batches < pace.window_batches or spent < pace.window_s * NS:
+            ends -= 1
+            if ends < 0:
+                return False
+            tick = ticks[ends]
+            if not tick.first:
+                images, batches, spent = images + tick.images, batches + 1, spent + tick.wait_ns + tick.step_ns
+        rates.append(images / max(spent, 1))
+    return abs(rates[0] - rates[1]) <= pace.tolerance * max(rates)
+
+
+def buffered_images(ticks: Sequence[Tick], capacity: int) -> int:
+    """Images that a buffer held when steady state began, or began again after a turnaround.
+
+    A batch comes *at once* if its wait is under a tenth of the mean period. Where a stretch of steady state begins with
+    batches that come at once and goes on at a slower pace, those beyond what the later pace would have delivered in the
+    same time were made before the stretch began. Whole batches are counted, at most ``capacity`` of them a stretch; a
+    pipeline that never makes the step wait is not slower later, and nothing is counted out.
+    """
+    steady = [tick for tick in ticks if not tick.first]
+    if not steady:
+        return 0
+    at_once_ns = sum(tick.wait_ns + tick.step_ns for tick in steady) / len(steady) / 10
+    held = 0
+    for stretch in _stretches(ticks):
+        lead = next((i for i, tick in enumerate(stretch) if tick.wait_ns >= at_once_ns), len(stretch))
+        rest = stretch[lead:]
+        rest_ns = sum(tick.wait_ns + tick.step_ns for tick in rest)
+        if not lead or not rest_ns:
+            continue
+        lead_ns = sum(tick.wait_ns + tick.step_ns for tick in stretch[:lead])
+        excess = min(int(lead - len(rest) / rest_ns * lead_ns), capacity)
+        held += sum(tick.images for tick in stretch[: max(excess, 0)])
+    return held
+
+
+def _stretches(ticks: Sequence[Tick]) -> list[list[Tick]]:
+    """Runs of steady-state batches between turnarounds."""
+    stretches: list[list[Tick]] = [[]]
+    for tick in ticks:
+        if tick.first:
+            stretches.append([])
+        else:
+            stretches[-1].append(tick)
+    return stretches
