@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from storage.base import RESIZES, DatasetInfo, Resize
 from storage.errors import UsageError
@@ -167,6 +167,14 @@ class Loader(Protocol):
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> Feed:
         """The pipeline over an opened split, which the feed then owns. ``until`` cuts it after that stage."""
+
+
+@runtime_checkable
+class NamesDifferences(Protocol):
+    """A loader whose library makes other pixels than the reference, and says why."""
+
+    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> Sequence[str]:
+        """Names in the table of causes (``bench.causes.CAUSES``) that hold for this dataset under this spec; often none."""
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -1,0 +1,256 @@
+"""The gate before the clock: a case that does not deliver the right pixels and labels is not timed.
+
+The very spec that is timed is walked for one epoch, augmentation included: every sample exactly once, its own label with
+it, shape, dtype and range as stated. Which image an image is, its pixels tell (``identity``), never its place in the order.
+Where the pipeline augments, a second pass without augmentation compares pixels with the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.causes import Expected, expected, named_causes
+from bench.identity import Alignment, Rings, align, fingerprints
+from bench.record import Pixels
+from bench.samples import References, subset
+from bench.scaling import unscale
+from loaders import LOADERS
+from loaders.base import LoaderSpec
+from storage.dataset import open_dataset
+from storage.errors import FeedbenchError, UsageError
+
+Delivered = NDArray[np.float32]
+
+CANDIDATES = 8
+ROTATION_DEGREES = 36
+"""RandomRotation(0.1): a tenth of a turn, to either side."""
+
+
+class NotEquivalentError(FeedbenchError):
+    """A loader does not deliver the stored samples: what is wrong, and with which sample."""
+
+
+def prove(path: Path, split: str, loader: str, spec: LoaderSpec, *, limit: int | None = None) -> Pixels:
+    """Prove that ``loader`` delivers the samples of a stored split under ``spec``; say how its pixels compare.
+
+    A split of more than ``limit`` samples is proven on a seeded subset of that many, stored anew in the same format, and on
+    the first batches of the split itself. Raises NotEquivalentError with the reason.
+    """
+    with subset(path, split, limit, spec.seed) as part:
+        if part != path:
+            _first_batches(path, split, loader, spec)
+        return _prove_all(part, split, loader, spec)
+
+
+def _prove_all(path: Path, split: str, loader: str, spec: LoaderSpec) -> Pixels:
+    with open_dataset(path, split) as dataset:
+        reason = LOADERS[loader].unsupported(dataset.info, spec)
+        if reason:
+            raise UsageError(f"{loader} cannot serve {path}: {reason}")
+        causes = named_causes(LOADERS[loader], dataset.info, spec)
+        wanted = expected(causes, spec.resize)
+        references = References.of(dataset, spec, wanted)
+    if spec.augment and spec.placement == "pipeline":
+        _Walk(references, wanted, spec, augmented=True).run(path, split, loader)
+        spec = replace(spec, augment=False)
+    walk = _Walk(references, wanted, spec, augmented=False)
+    walk.run(path, split, loader)
+    return walk.pixels("; ".join(cause.name for cause in causes))
+
+
+def _first_batches(path: Path, split: str, loader: str, spec: LoaderSpec, count: int = 3) -> None:
+    with open_dataset(path, split) as dataset:
+        samples = len(dataset)
+    for _, (images, _) in zip(range(count), batches(path, split, loader, spec, samples), strict=False):
+        if len(images) != spec.batch_size:
+            raise NotEquivalentError(f"{loader}: a batch of {len(images)} images, where {spec.batch_size} were asked for")
+
+
+def batches(
+    path: Path, split: str, loader: str, spec: LoaderSpec, samples: int, epoch: int = 0
+) -> Iterator[tuple[Delivered, NDArray[np.int64]]]:
+    """The batches of one epoch, each checked for shape, dtype and range: images in levels of 0 to 255, and labels."""
+    feed = LOADERS[loader].build(open_dataset(path, split), spec)
+    try:
+        full, rest = divmod(samples, spec.batch_size)
+        length = full + (rest > 0 and not spec.drop_remainder)
+        if spec.on_error == "stop" and len(feed) != length:
+            raise NotEquivalentError(f"{loader}: len() is {len(feed)}; {samples} samples make {length} batches")
+        for images, labels in feed.epoch(epoch):
+            yield _checked(loader, spec, np.asarray(images), np.asarray(labels))
+    finally:
+        feed.close()
+
+
+def _checked(
+    loader: str, spec: LoaderSpec, images: NDArray[np.generic], labels: NDArray[np.generic]
+) -> tuple[Delivered, NDArray[np.int64]]:
+    dtype = "float32" if spec.placement == "pipeline" else spec.dtype
+    shape = (len(images), *spec.image_size, 3)
+    if images.shape != shape or images.dtype != dtype or not 0 < len(images) <= spec.batch_size:
+        raise NotEquivalentError(
+            f"{loader}: a batch of images is {images.dtype} {images.shape}; expected {dtype} {shape}, "
+            f"at most {spec.batch_size} of them"
+        )
+    if labels.shape != (len(images),) or labels.dtype != np.int64:
+        raise NotEquivalentError(f"{loader}: labels are {labels.dtype} {labels.shape}; expected int64 ({len(images)},)")
+    levels = unscale(images, spec.scaling) if spec.placement == "pipeline" else np.asarray(images, np.float32)
+    low, high = float(levels.min()), float(levels.max())
+    if not (-0.5 <= low <= high <= 255.5):
+        raise NotEquivalentError(
+            f"{loader}: values, scaling {spec.scaling!r} undone, run from {low:.1f} to {high:.1f}; expected 0 to 255"
+        )
+    return levels, np.asarray(labels, np.int64)
+
+
+@dataclass
+class _Walk:
+    """One epoch, matched with the references image by image."""
+
+    references: References
+    wanted: Expected
+    spec: LoaderSpec
+    augmented: bool
+    delivered: int = 0
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    best: list[tuple[int, int]] = field(default_factory=list)
+    alignments: list[Alignment] = field(default_factory=list)
+    largest: float = 0.0
+    absolute: float = 0.0
+    squared: float = 0.0
+    squared_from_expected: float = 0.0
+    absolute_from_expected: float = 0.0
+    values: int = 0
+
+    def run(self, path: Path, split: str, loader: str) -> None:
+        rings = Rings(self.spec.image_size)
+        total = len(self.references)
+        for images, labels in batches(path, split, loader, self.spec, total + self.references.unreadable):
+            unrolled = rings.unroll(images)
+            prints = fingerprints(unrolled)
+            for image, label, rolled, fingerprint in zip(images, labels, unrolled, prints, strict=True):
+                self._identify(loader, image, int(label), rolled, fingerprint)
+                self.delivered += 1
+            if self.delivered > total:
+                raise NotEquivalentError(f"{loader}: more than {total} samples in one epoch over {total}")
+        due = total - total % self.spec.batch_size if self.spec.drop_remainder else total
+        if self.delivered != due:
+            raise NotEquivalentError(f"{loader}: {self.delivered} samples in an epoch; expected {due}")
+        self._every_sample_once(loader)
+        if self.augmented:
+            self._augmented_as_asked(loader)
+
+    def _identify(
+        self, loader: str, image: Delivered, label: int, rolled: NDArray[np.float32], fingerprint: NDArray[np.float32]
+    ) -> None:
+        """Score the likeliest references; those as good as the best, with the label that came, are possible."""
+        references = self.references
+        candidates = references.nearest(fingerprint, CANDIDATES)
+        if self.augmented:
+            alignments = [align(rolled, references.unrolled(c)) for c in candidates]
+            scores = np.array([alignment.residual for alignment in alignments])
+        else:
+            scores = np.array([float(np.abs(image - references.expected[c]).mean()) for c in candidates])
+        first = int(np.argmin(scores))
+        best = candidates[first]
+        if scores[first] > 3 + 0.5 * references.contrast(best):
+            raise NotEquivalentError(
+                f"{loader}: sample {self.delivered} of the epoch is no stored image; the likest, {references.keys[best]}, "
+                f"differs by {scores[first]:.1f} levels on average"
+            )
+        as_good = [c for c, score in zip(candidates, scores, strict=True) if score <= 1.2 * scores[first] + 0.1]
+        members = [m for c in as_good for m in references.copies(c)]
+        self.best.append((best, label))
+        self.edges += [(self.delivered, m) for m in members if references.labels[m] == label]
+        if not any(references.labels[m] == label for m in members):
+            known = sorted({int(references.labels[m]) for m in members})
+            raise NotEquivalentError(
+                f"{loader}: {references.keys[best]} came with label {label}; expected {' or '.join(map(str, known))}"
+            )
+        if self.augmented:
+            if references.contrast(best) > 4:
+                self.alignments.append(alignments[first])
+        else:
+            self._compare(loader, image, best)
+
+    def _compare(self, loader: str, image: Delivered, index: int) -> None:
+        """Pixels against the reference, and against what the named causes make of it."""
+        levels = np.rint(image)
+        if float(np.abs(image - levels).max()) > 0.01 and self.spec.dtype != "float32":
+            raise NotEquivalentError(
+                f"{loader}: {self.references.keys[index]} was not rounded to whole levels after the resize"
+            )
+        difference = np.abs(levels - self.references.pixels[index])
+        from_wanted = np.abs(levels - self.references.expected[index])
+        if min(difference.max(), from_wanted.max()) > self.wanted.largest:
+            raise NotEquivalentError(
+                f"{loader}: {self.references.keys[index]} differs by up to {from_wanted.max():.0f} levels from filter "
+                f"{self.wanted.filter!r}; at most {self.wanted.largest:.0f} have a named cause"
+            )
+        self.largest = max(self.largest, float(difference.max()))
+        self.absolute += float(difference.sum())
+        self.squared += float((difference**2).sum())
+        self.absolute_from_expected += float(from_wanted.sum())
+        self.squared_from_expected += float((from_wanted**2).sum())
+        self.values += difference.size
+
+    def _every_sample_once(self, loader: str) -> None:
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
+        rows, columns = np.array(sorted(set(self.edges))).T
+        graph = csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.delivered, len(self.references)))
+        if (maximum_bipartite_matching(graph, perm_type="column") >= 0).all():
+            return
+        counts = np.bincount([self.references.copies(index)[0] for index, _ in self.best], minlength=len(self.references))
+        due = np.bincount([self.references.copies(i)[0] for i in range(len(self.references))], minlength=len(counts))
+        wrong = [i for i in np.argsort(due - counts) if counts[i] > due[i]] or [int(np.argmax(np.abs(counts - due)))]
+        missing = [self.references.keys[i] for i in np.flatnonzero(counts < due)[:3]]
+        raise NotEquivalentError(
+            f"{loader}: {self.references.keys[wrong[0]]} came {counts[wrong[0]]} times in an epoch, expected {due[wrong[0]]}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+        )
+
+    def _augmented_as_asked(self, loader: str) -> None:
+        """Flips and rotations really happened, over the whole stated range and not beyond it."""
+        angles = np.array([alignment.angle for alignment in self.alignments])
+        if len(angles) < 32:
+            return
+        outside = float((np.abs(angles) > ROTATION_DEGREES + 3).mean())
+        flipped = float(np.mean([alignment.flipped for alignment in self.alignments]))
+        spread = float(angles.std())
+        uniform = ROTATION_DEGREES / np.sqrt(3)
+        if outside > 0.1 or not 0.6 * uniform < spread < 1.4 * uniform or abs(flipped - 0.5) > 2.5 / np.sqrt(len(angles)):
+            raise NotEquivalentError(
+                f"{loader}: augmentation is not as asked: {flipped:.0%} flipped (expected 50%), rotations spread by "
+                f"{spread:.1f} degrees (expected {uniform:.1f}), {outside:.0%} beyond {ROTATION_DEGREES}"
+            )
+
+    def pixels(self, causes: str) -> Pixels:
+        """The verdict. Raises NotEquivalentError if the causes allow less than what was seen."""
+        squared = self.squared / self.values
+        expected_mean = self.absolute_from_expected / self.values
+        psnr = _psnr(self.squared_from_expected / self.values)
+        if self.largest > 1 and (expected_mean > self.wanted.mean or (psnr is not None and psnr < self.wanted.psnr_db)):
+            raise NotEquivalentError(
+                f"pixels differ by {expected_mean:.2f} levels on average (PSNR {psnr:.1f} dB) from what {causes} explains; "
+                f"at most {self.wanted.mean:.2f} levels and at least {self.wanted.psnr_db:.0f} dB are allowed"
+            )
+        return Pixels(
+            verdict="identical" if self.largest <= 1 else "differs",
+            cause=causes if self.largest > 1 else "",
+            mean_difference=self.absolute / self.values,
+            largest_difference=self.largest,
+            psnr_db=_psnr(squared),
+            samples_checked=self.delivered,
+        )
+
+
+def _psnr(mean_square: float) -> float | None:
+    """Decibels; None for no difference at all."""
+    return float(10 * np.log10(255**2 / mean_square)) if mean_square else None

@@ -1,0 +1,154 @@
+"""What a loader must deliver: the stored samples with their reference pixels, all of them or a seeded subset."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import reference
+from bench.causes import Expected
+from bench.identity import Rings, fingerprints
+from loaders.base import LoaderSpec
+from storage import FORMATS
+from storage.base import MANIFEST, Layout, Sample, SplitInfo, layout_options
+from storage.dataset import StoredDataset, open_dataset
+from storage.errors import DataError
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class References:
+    """Every sample of a split as it must come out of a loader: decoded and resized, uint8 (n, height, width, 3).
+
+    ``expected`` is ``pixels``, unless named causes call for another filter or decoding. Samples with the same pixels are
+    copies of one another: nothing tells them apart but their labels.
+    """
+
+    keys: tuple[str, ...]
+    labels: NDArray[np.int64]
+    pixels: Image
+    expected: Image
+    rolled: Image
+    prints: NDArray[np.float32]
+    groups: tuple[tuple[int, ...], ...]
+    unreadable: int = 0
+
+    @classmethod
+    def of(cls, dataset: StoredDataset, spec: LoaderSpec, wanted: Expected) -> References:
+        """Read a whole split. An image that Pillow cannot decode is left out if ``spec`` skips such, else a DataError."""
+        keys, labels, pixels, differing, unreadable = [], [], [], [], 0
+        plain = Expected(spec.resize, False, 1, 1, 0)
+        for sample in dataset:
+            try:
+                pixels.append(pixels_of(sample, spec, plain))
+                if (wanted.filter, wanted.scaled) != (plain.filter, plain.scaled):
+                    differing.append(pixels_of(sample, spec, wanted))
+            except DataError as error:
+                if spec.on_error == "stop":
+                    raise DataError(f"{dataset.path}: {sample.key}: {error}") from error
+                unreadable += 1
+                continue
+            keys.append(sample.key)
+            labels.append(sample.label)
+        stacked = np.stack(pixels) if pixels else np.empty((0, *spec.image_size, 3), np.uint8)
+        expected = np.stack(differing) if differing else stacked
+        # Rounded to whole levels: a quarter of the memory, and half a level is nothing beside a rotation's interpolation.
+        rolled = np.empty((len(stacked), *Rings.SHAPE), np.uint8)
+        rings = Rings(spec.image_size)
+        for start in range(0, len(stacked), 64):
+            rolled[start : start + 64] = np.rint(rings.unroll(expected[start : start + 64]))
+        copies: dict[bytes, list[int]] = defaultdict(list)
+        for index, image in enumerate(stacked):
+            copies[image.tobytes()].append(index)
+        groups: list[tuple[int, ...]] = [()] * len(stacked)
+        for members in copies.values():
+            for member in members:
+                groups[member] = tuple(members)
+        return cls(
+            tuple(keys),
+            np.array(labels, np.int64),
+            stacked,
+            expected,
+            rolled,
+            fingerprints(rolled.astype(np.float32)),
+            tuple(groups),
+            unreadable,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def copies(self, index: int) -> tuple[int, ...]:
+        """All samples with these very pixels, ``index`` among them, in order."""
+        return self.groups[index]
+
+    def unrolled(self, index: int) -> NDArray[np.float32]:
+        """What lies on the rings of one image."""
+        rolled: NDArray[np.float32] = self.rolled[index].astype(np.float32)
+        return rolled
+
+    def contrast(self, index: int) -> float:
+        """How far an image strays from the mean colour of each of its rings, in levels: what a match has to go by."""
+        rolled = self.unrolled(index)
+        return float(np.abs(rolled - rolled.mean(axis=1, keepdims=True)).mean())
+
+    def nearest(self, fingerprint: NDArray[np.float32], count: int) -> list[int]:
+        """The likeliest images by fingerprint, one of each group of copies, best first."""
+        distance = np.square(self.prints - fingerprint).sum(axis=1)
+        found: list[int] = []
+        for index in np.argsort(distance):
+            first = self.groups[int(index)][0]
+            if first not in found:
+                found.append(first)
+            if len(found) == count:
+                break
+        return found
+
+
+def pixels_of(sample: Sample, spec: LoaderSpec, wanted: Expected) -> Image:
+    """One stored sample as it must come out of a loader: uint8 (height, width, 3)."""
+    image = sample.image
+    if isinstance(image, bytes):
+        image = reference.decode(image, scaled_to=spec.image_size if wanted.scaled else None)
+    return reference.resize(image, spec.image_size, wanted.filter)
+
+
+@contextmanager
+def subset(path: Path, split: str, limit: int | None, seed: int) -> Iterator[Path]:
+    """A dataset with at most ``limit`` samples of one split: the dataset itself if it is small, else a seeded choice.
+
+    The choice is stored in a temporary folder, shard by shard as the original is, so that the whole loader runs over it.
+    """
+    with open_dataset(path, split) as dataset:
+        if limit is None or len(dataset) <= limit:
+            yield path
+            return
+        chosen = np.sort(np.random.default_rng(seed).choice(len(dataset), limit, replace=False))
+        with tempfile.TemporaryDirectory(prefix="feedbench-proof-") as folder:
+            _store(dataset, chosen, Path(folder))
+            yield Path(folder)
+
+
+def _store(dataset: StoredDataset, chosen: NDArray[np.int64], folder: Path) -> None:
+    info = dataset.info
+    layout = Layout(payload=info.payload, image_size=info.image_size, options=layout_options(info.options))
+    wanted, shards, start = set(chosen.tolist()), [], 0
+    for number, shard in enumerate(info.splits[dataset.split].shards):
+        members = [sample for i, sample in enumerate(dataset.shard(number), start) if i in wanted]
+        start += shard.samples
+        if members:
+            target = folder / shard.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written = FORMATS[info.format].write_shard(members, target, layout)
+            shards.append(written.model_copy(update={"file": shard.file}))
+    split = SplitInfo(samples=len(chosen), shards=tuple(shards))
+    small = info.model_copy(update={"splits": {dataset.split: split}})
+    (folder / MANIFEST).write_text(small.model_dump_json(indent=1))
