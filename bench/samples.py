@@ -101,10 +101,14 @@ class References:
         return float(np.abs(rolled - rolled.mean(axis=1, keepdims=True)).mean())
 
     def nearest(self, fingerprint: NDArray[np.float32], count: int) -> list[int]:
-        """The likeliest images by fingerprint, one of each group of copies, best first."""
-        distance = np.square(self.prints - fingerprint).sum(axis=1)
+        """The likeliest images by fingerprint, one of each group of copies, best first; only the best if it stands alone.
+
+        A rotation moves a fingerprint by less than a level, and most pairs of photographs lie further apart than that.
+        """
+        distance = np.sqrt(np.square(self.prints - fingerprint).mean(axis=1))
+        near = np.flatnonzero(distance <= 4 * distance.min() + 1)
         found: list[int] = []
-        for index in np.argsort(distance):
+        for index in near[np.argsort(distance[near])]:
             first = self.groups[int(index)][0]
             if first not in found:
                 found.append(first)
