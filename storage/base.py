@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,7 @@ class DatasetInfo(_Stored):
     """``dataset.json``, beside every stored dataset. Small: it never lists samples.
 
     ``class_names`` are those of the whole dataset, so a class that is absent from a split shifts no label.
+    ``source_digest`` is over the source's keys, labels and file sizes: two conversions of the same images have the same.
     ``media_types`` counts what the stored (or, for raw, the source) files really are, by content: ``image/jpeg``.
     ``image_size`` is (height, width) and ``resize`` the filter of a raw payload; both are None for an encoded one.
     ``convert_s`` is how many seconds writing took. ``found_samples`` = ``stored_samples`` + ``skipped_samples``.
@@ -98,6 +99,7 @@ class DatasetInfo(_Stored):
 
     schema_version: Literal[1] = 1
     name: str
+    source_digest: str
     format: str
     payload: Payload
     image_size: tuple[int, int] | None = None
@@ -137,6 +139,14 @@ class SupportsRandomAccess(Protocol):
 
 
 @runtime_checkable
+class SupportsSeeking(Protocol):
+    """A streaming reader that learns where its samples begin by one pass, for tools that must find one again."""
+
+    def at(self, index: int) -> Sample:
+        """One sample."""
+
+
+@runtime_checkable
 class SupportsGraphRead(Protocol):
     """A reader that TensorFlow's graph can read from at random, without Python (or with one call a batch)."""
 
@@ -152,19 +162,38 @@ class SupportsGraphStream(Protocol):
         """From a dataset of shard numbers (int64 scalars) to one of (string or uint8 image, int64 label) samples."""
 
 
+@runtime_checkable
+class SupportsChecking(Protocol):
+    """A reader whose samples have checksums of their own, so that a damaged shard names its damaged samples."""
+
+    crc32c: NDArray[np.uint32]
+    """CRC32C of each sample, as it was written."""
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that a sample's CRC32C covers."""
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+
+
 class Format(Protocol):
     """One way to keep samples in shards. An implementation a file; one row in ``FORMATS``."""
 
     name: str
+    suffix: str
+    """Of a shard's file, with its dot."""
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
-        """Write one shard at ``path`` and sync it. The caller renames it into place and commits it."""
+        """Write one shard at ``path`` and sync it. ``file`` in the result is left empty: the caller knows the place."""
+
+    def digest(self, path: Path, shard: ShardInfo) -> str:
+        """The digest of a shard as it is now: what ``shard.digest`` is compared with."""
 
     def open_shard(self, path: Path, shard: ShardInfo) -> AbstractContextManager[Reader]:
         """Open a shard for reading. Raises DataError, naming the file, if it is not what ``shard`` says."""
 
 
-def layout_options(options: dict[str, Any]) -> tuple[tuple[str, str | int | bool], ...]:
+def layout_options(options: Mapping[str, str | int | bool]) -> tuple[tuple[str, str | int | bool], ...]:
     """Options as ``Layout`` keeps them: sorted pairs, hashable."""
     return tuple(sorted(options.items()))
 
@@ -183,7 +212,10 @@ __all__: Sequence[str] = (
     "Sample",
     "ShardInfo",
     "SplitInfo",
+    "SupportsChecking",
     "SupportsGraphRead",
     "SupportsGraphStream",
     "SupportsRandomAccess",
+    "SupportsSeeking",
+    "layout_options",
 )

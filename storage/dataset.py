@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from storage import FORMATS
-from storage.base import MANIFEST, Batch, DatasetInfo, Reader, Sample, SplitInfo, SupportsRandomAccess
+from storage.base import MANIFEST, Batch, DatasetInfo, Reader, Sample, SplitInfo, SupportsRandomAccess, SupportsSeeking
 from storage.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class StoredDataset:
@@ -71,6 +75,16 @@ class StoredDataset:
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self._random(number).key(index - self._start(number))
 
+    def sample(self, index: int) -> Sample:
+        """One sample. Where the format has no random access, shards are read forward from the last place."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        reader = self.shard(number)
+        at = index - self._start(number)
+        if not isinstance(reader, SupportsRandomAccess):
+            return reader.at(at) if isinstance(reader, SupportsSeeking) else next(islice(reader, at, None))
+        batch = reader.read(np.array([at]))
+        return Sample(reader.key(at), int(batch.labels[0]), batch.images[0])
+
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples at ``indices``, in that order. Needs random access; several threads may call it."""
         where = np.searchsorted(self._ends, indices, side="right")
@@ -85,6 +99,47 @@ class StoredDataset:
         if self.info.payload == "raw":
             return Batch(np.stack([np.asarray(image) for image in images]), labels)
         return Batch([bytes(image) for image in images], labels)
+
+    @property
+    def supports_random_access(self) -> bool:
+        """Whether ``labels``, ``key``, ``read`` and ``graph_read`` work."""
+        return all(isinstance(self.shard(number), SupportsRandomAccess) for number in range(len(self._shards)))
+
+    def graph_read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and labels at ``indices`` (int64, (n,)), inside a TensorFlow graph: one call into Python a batch.
+
+        Images are a string tensor (n,), or uint8 (n, height, width, 3); labels int64 (n,).
+        """
+        import tensorflow as tf
+
+        raw = self.info.payload == "raw"
+
+        def read(wanted: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+            batch = self.read(wanted)
+            return (batch.images if raw else np.array(batch.images, object)), batch.labels
+
+        images, labels = tf.numpy_function(read, [indices], (tf.uint8 if raw else tf.string, tf.int64), stateful=False)
+        size = self.info.image_size
+        images.set_shape([indices.shape[0]] if size is None else [indices.shape[0], *size, 3])
+        labels.set_shape([indices.shape[0]])
+        return images, labels
+
+    def stream(self, shards: tf.data.Dataset) -> tf.data.Dataset:
+        """From a dataset of shard numbers (int64 scalars) to their (image, label) samples, shard after shard."""
+        if self.info.format != "tfrecord":
+            raise UsageError(f"{self.info.format} is read at random, not streamed: use graph_read")
+        import tensorflow as tf
+
+        from storage import tfrecord
+
+        files = tf.constant([str(self.path / shard.file) for shard in self._shards])
+        size = self.info.image_size
+        return shards.flat_map(lambda number: tfrecord.stream(files[number], self.info.payload, size))
+
+    @property
+    def shards(self) -> int:
+        """How many shards this split has."""
+        return len(self._shards)
 
     def _start(self, number: int) -> int:
         return int(self._ends[number - 1]) if number else 0

@@ -1,0 +1,33 @@
+"""Checksums: CRC32C for a sample, XXH3-128 for a shard. Against decay and accidents, not against an adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20
+
+
+def crc32c(image: bytes | NDArray[np.uint8]) -> int:
+    """CRC32C (Castagnoli, RFC 3720) of an encoded file, or of a raw image's bytes in C order."""
+    return int(google_crc32c.value(image if isinstance(image, bytes) else image.tobytes()))
+
+
+def digest(chunks: Iterable[bytes]) -> str:
+    """XXH3-128 over all chunks in order, as ``xxh3:HEX``."""
+    state = xxhash.xxh3_128()
+    for chunk in chunks:
+        state.update(chunk)
+    return f"xxh3:{state.hexdigest()}"
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, a megabyte at a time."""
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

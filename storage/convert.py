@@ -1,0 +1,102 @@
+"""``python -m storage.convert --to lmdb``: write a dataset into another format."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from storage import console
+from storage.errors import UsageError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog="Example: python -m storage.convert --from photos --to lmdb")
+def main(
+    to: Annotated[str, typer.Option(help="Format to write: directory, hdf5, lmdb or tfrecord.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder CLASS/FILE or SPLIT/CLASS/FILE. Default: the demo images.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write. Default: data/NAME/FORMAT-PAYLOAD.")] = None,
+    payload: Annotated[str, typer.Option(help="encoded: files as they are. raw: decoded, resized uint8.")] = "encoded",
+    image_size: Annotated[str, typer.Option(help="Of raw images: N or HEIGHTxWIDTH.")] = "160",
+    resize: Annotated[str, typer.Option(help="Of raw images: bilinear, area, nearest or antialias.")] = "bilinear",
+    on_error: Annotated[str, typer.Option(help="At a file that cannot be stored: stop, or skip and list it.")] = "stop",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier dataset, once this one is whole.")
+    ] = False,
+    order: Annotated[str, typer.Option(help="mixed (by the seed) or source.")] = "mixed",
+    seed: Annotated[int, typer.Option(help="Of the mixed order.")] = 0,
+    shard_size: Annotated[str, typer.Option(help="Largest shard: 64MiB, 1GB, 500000.")] = "64MiB",
+    workers: Annotated[int, typer.Option(help="Processes. 0: one a processor.", min=0)] = 0,
+) -> None:
+    """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
+    from storage import conversion
+
+    started = time.perf_counter()
+    options: dict[str, Any] = {
+        "to": to, "out": out, "payload": payload, "image_size": parse_size(image_size), "resize": resize,
+        "on_error": on_error, "overwrite": overwrite, "order": order, "seed": seed,
+        "shard_bytes": parse_bytes(shard_size), "workers": workers,
+    }  # fmt: skip
+    try:
+        with _progress() as progress:
+            info = conversion.convert(source, progress=progress, **options)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: what is finished is kept; the same command goes on from there.\n")
+        raise typer.Exit(130) from None
+    place = out if out is not None else conversion.default_out(info.name, to, payload)
+    seconds = time.perf_counter() - started
+    left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
+    typer.echo(f"{info.stored_samples:,} images{left_out}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {place}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``160`` or ``120x160`` as (height, width). UsageError for anything else."""
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise UsageError(f"--image-size takes N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def parse_bytes(text: str) -> int:
+    """``64MiB``, ``1GB`` or ``500000`` as bytes. UsageError for anything else."""
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+    number = text.rstrip("BbKkMmGgIi ")
+    unit = text[len(number) :].strip().lower()
+    if unit not in units or not number.strip().isdigit() or int(number) == 0:
+        raise UsageError(f"--shard-size takes a size such as 64MiB, 1GB or 500000; got {text!r}")
+    return int(number) * units[unit]
+
+
+class _progress:  # noqa: N801
+    """A bar with images/s, MB/s and time left, on standard error."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("converting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task("", total=None, rate="")
+        self._started = time.perf_counter()
+        return self._update
+
+    def _update(self, done: Any) -> None:
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        rate = f"{done.images / seconds:,.0f} images/s, {done.bytes / seconds / 1e6:,.0f} MB/s"
+        self._bar.update(self._task, completed=done.images, total=done.all_images, rate=rate)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+if __name__ == "__main__":
+    console.run(app, "storage.convert")

@@ -1,0 +1,161 @@
+"""Directory: the files themselves, ``SPLIT/CLASS/FILE``, as most people keep them.
+
+A shard is a range of keys with a sidecar index, ``index/SPLIT-00000.npz`` (keys, labels, sizes, CRC32C), so that labels and
+checksums need no walk. A raw payload is a lossless PNG of the resized image, ``FILE.png``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import pixels
+from storage.base import Batch, Layout, Sample, ShardInfo
+from storage.checksum import crc32c, digest, file_chunks
+from storage.errors import DataError
+from storage.files import sync
+from storage.packed import check_offsets, pack, unpack
+
+
+def split_of(index: Path) -> str:
+    """The split that a sidecar index belongs to: ``index/train-00000.npz`` is of ``train``."""
+    return index.stem.rsplit("-", 1)[0]
+
+
+def image_path(index: Path, key: str, payload: str) -> Path:
+    """Where a sample's file is. DataError if the key would lead out of the split."""
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in key:
+        raise DataError(f"{index}: the key {key!r} leads out of the dataset; the index is damaged or hostile")
+    name = key if payload == "encoded" else key + ".png"
+    return index.parent.parent / split_of(index) / name
+
+
+class Directory:
+    """The format ``directory``."""
+
+    name = "directory"
+    suffix = ".npz"
+
+    def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
+        """Write the files, then their index at ``path``; all are synced."""
+        keys: list[str] = []
+        labels: list[int] = []
+        sizes: list[int] = []
+        sums: list[int] = []
+        folders: set[Path] = set()
+        written: list[Path] = []
+        for sample in samples:
+            data = sample.image if isinstance(sample.image, bytes) else pixels.encode_png(sample.image)
+            file = image_path(path, sample.key, layout.payload)
+            if file.parent not in folders:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(file.parent)
+            file.write_bytes(data)
+            written.append(file)
+            keys.append(sample.key)
+            labels.append(sample.label)
+            sizes.append(len(data))
+            sums.append(crc32c(data))
+        for file in written:
+            sync(file)
+        for folder in folders:
+            sync(folder)
+        blob, offsets = pack(keys)
+        with path.open("wb") as file_:
+            np.savez(
+                file_,
+                keys=blob,
+                key_offsets=offsets,
+                labels=np.array(labels, np.int64),
+                sizes=np.array(sizes, np.uint64),
+                crc32c=np.array(sums, np.uint32),
+                payload=np.frombuffer(layout.payload.encode(), np.uint8),
+            )
+        sync(path)
+        total = path.stat().st_size + sum(sizes)
+        return ShardInfo(file="", samples=len(keys), bytes=total, digest=digest(self._chunks(path, written)))
+
+    def digest(self, path: Path, shard: ShardInfo) -> str:
+        """What the shard's digest is now: over the index, then each file in its order."""
+        with self.open_shard(path, shard) as reader:
+            return digest(self._chunks(path, [reader.path(i) for i in range(len(reader))]))
+
+    @staticmethod
+    def _chunks(index: Path, files: Iterable[Path]) -> Iterator[bytes]:
+        yield from file_chunks(index)
+        for file in files:
+            yield from file_chunks(file)
+
+    @contextmanager
+    def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[DirectoryShard]:
+        """Open one range of files by its index."""
+        yield DirectoryShard(path, shard)
+
+
+DIRECTORY = Directory()
+
+
+class DirectoryShard:
+    """A range of files. Reads are plain file reads: any number of threads, any number of processes."""
+
+    def __init__(self, path: Path, shard: ShardInfo) -> None:
+        self._path = path
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                self._labels = np.asarray(stored["labels"], np.int64)
+                self._keys = np.asarray(stored["keys"], np.uint8)
+                offsets = np.asarray(stored["key_offsets"], np.uint64)
+                self.sizes = np.asarray(stored["sizes"], np.uint64)
+                self.crc32c: NDArray[np.uint32] = np.asarray(stored["crc32c"], np.uint32)
+                self.payload = stored["payload"].tobytes().decode()
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise DataError(f"{path} is not the index of a directory shard: {error}") from error
+        self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
+        if not len(self._labels) == len(self.sizes) == len(self.crc32c) == shard.samples:
+            raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the index is damaged")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            data = self._read(index)
+            image = data if self.payload == "encoded" else pixels.decode(data)
+            yield Sample(self.key(index), int(self._labels[index]), image)
+
+    def labels(self) -> NDArray[np.int64]:
+        """Labels, int64, (n,)."""
+        return self._labels
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+        return unpack(self._keys, self._offsets, index)
+
+    def path(self, index: int) -> Path:
+        """The file of one sample."""
+        return image_path(self._path, self.key(index), self.payload)
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that this sample's CRC32C covers: the file's."""
+        return self._read(index)
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """Files (encoded), or decoded PNGs of shape (n, height, width, 3) (raw)."""
+        files = [self._read(int(index)) for index in indices]
+        labels = self._labels[indices]
+        if self.payload == "encoded":
+            return Batch(files, labels)
+        return Batch(np.stack([pixels.decode(file) for file in files]), labels)
+
+    def _read(self, index: int) -> bytes:
+        path = self.path(index)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,191 @@
+"""HDF5: arrays in a self-describing file, as research keeps them.
+
+Encoded: one byte blob ``data`` with ``offsets``, no variable-length objects. Raw: ``images``, uint8 (n, height, width, 3),
+contiguous and aligned to a page, so that the file can be mapped. Beside either: ``labels``, ``keys``, ``key_offsets``, ``crc32c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.base import Batch, Layout, Sample, ShardInfo
+from storage.checksum import crc32c, digest, file_chunks
+from storage.errors import DataError
+from storage.files import sync
+from storage.packed import check_offsets, pack, unpack
+
+_LARGEST_ALIGNED, _PAGE = 65536, 4096
+
+
+class Hdf5:
+    """The format ``hdf5``."""
+
+    name = "hdf5"
+    suffix = ".h5"
+
+    def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
+        """Write one file at ``path``. Samples are held in memory until it is full: a shard is bounded."""
+        import h5py
+
+        held = list(samples)
+        sums = [crc32c(sample.image) for sample in held]
+        blob, offsets = pack(sample.key for sample in held)
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_alignment(_LARGEST_ALIGNED, _PAGE)
+        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+        creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+        creation.set_obj_track_times(False)  # the same samples give the same bytes, whenever they are written
+        with h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)) as file:
+            file.attrs["payload"] = layout.payload
+            if layout.payload == "encoded":
+                images = [sample.image for sample in held if isinstance(sample.image, bytes)]
+                ends = np.cumsum([0, *(len(image) for image in images)], dtype=np.uint64)
+                _put(file, "offsets", ends)
+                data = file.create_dataset("data", (int(ends[-1]),), np.uint8, track_times=False)
+                _fill(data, b"".join(images))
+            else:
+                assert layout.image_size is not None
+                shape = (len(held), *layout.image_size, 3)
+                compression: Any = dict(layout.options).get("compression", "none")
+                if compression == "none":
+                    data = file.create_dataset("images", shape, np.uint8, track_times=False)
+                else:
+                    data = file.create_dataset(
+                        "images", shape, np.uint8, track_times=False, chunks=(1, *shape[1:]), **_filter(compression)
+                    )
+                if held:
+                    data[...] = np.stack([np.asarray(sample.image) for sample in held])
+            _put(file, "labels", np.array([sample.label for sample in held], np.int64))
+            _put(file, "keys", blob)
+            _put(file, "key_offsets", offsets)
+            _put(file, "crc32c", np.array(sums, np.uint32))
+        sync(path)
+        return ShardInfo(file="", samples=len(held), bytes=path.stat().st_size, digest=digest(file_chunks(path)))
+
+    def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
+        """What the shard's digest is now."""
+        return digest(file_chunks(path))
+
+    @contextmanager
+    def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[Hdf5Shard]:
+        """Open one file, read only. A handle must not cross a fork: open after it."""
+        import h5py
+
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise DataError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
+        with file:
+            yield Hdf5Shard(path, file, shard)
+
+
+HDF5 = Hdf5()
+
+
+class Hdf5Shard:
+    """One open file. The HDF5 library takes one lock for all files of a process: threads wait for each other."""
+
+    def __init__(self, path: Path, file: Any, shard: ShardInfo) -> None:
+        self._path = path
+        self._lock = Lock()
+        self.payload = "encoded" if "data" in file else "raw"
+        names = ("data", "offsets") if self.payload == "encoded" else ("images",)
+        parts = {name: _plain(file, name, path) for name in (*names, "labels", "keys", "key_offsets", "crc32c")}
+        try:
+            self._labels = np.asarray(parts["labels"][:], np.int64)
+            self._keys = np.asarray(parts["keys"][:], np.uint8)
+            offsets = np.asarray(parts["key_offsets"][:], np.uint64)
+            self.crc32c: NDArray[np.uint32] = np.asarray(parts["crc32c"][:], np.uint32)
+            ends = np.asarray(parts["offsets"][:], np.uint64) if self.payload == "encoded" else None
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        self.data = parts[names[0]]
+        self._key_offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
+        self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(self.data), str(path))
+        if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
+            raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
+        if self.payload == "raw" and (self.data.ndim != 4 or self.data.shape[0] != shard.samples):
+            raise DataError(f"{path}: images have shape {self.data.shape}, expected ({shard.samples}, height, width, 3)")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            yield Sample(self.key(index), int(self._labels[index]), self._read(index))
+
+    def labels(self) -> NDArray[np.int64]:
+        """Labels, int64, (n,)."""
+        return self._labels
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+        return unpack(self._keys, self._key_offsets, index)
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
+        image = self._read(index)
+        return image if isinstance(image, bytes) else image.tobytes()
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """Samples at ``indices``. Row by row: h5py's fancy indexing is slower."""
+        labels = self._labels[indices]
+        if self.payload == "encoded":
+            return Batch([bytes(self._read(int(index))) for index in indices], labels)
+        images = np.empty((len(indices), *self.data.shape[1:]), np.uint8)
+        with self._lock:
+            for row, index in enumerate(indices):
+                self.data.read_direct(images, np.s_[int(index)], np.s_[row])
+        return Batch(images, labels)
+
+    def _read(self, index: int) -> bytes | NDArray[np.uint8]:
+        try:
+            with self._lock:
+                if self._offsets is None:
+                    return np.asarray(self.data[index], np.uint8)
+                start, end = int(self._offsets[index]), int(self._offsets[index + 1])
+                return bytes(self.data[start:end].tobytes())
+        except OSError as error:
+            raise DataError(f"{self._path}: sample {index} ({self.key(index)}) cannot be read: {error}") from error
+
+
+def _put(file: Any, name: str, array: NDArray[Any]) -> None:
+    file.create_dataset(name, data=array, track_times=False)
+
+
+def _fill(data: Any, content: bytes) -> None:
+    if content:
+        data[...] = np.frombuffer(content, np.uint8)
+
+
+def _filter(compression: str) -> dict[str, Any]:
+    """h5py's arguments for a compression by name."""
+    if compression in ("lzf", "gzip"):
+        return {"compression": compression}
+    from storage.errors import UsageError
+
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        raise UsageError(f"compression {compression} needs hdf5plugin: pip install 'feedbench[compression]'") from error
+    return dict({"blosc2": hdf5plugin.Blosc2, "zstd": hdf5plugin.Zstd}[compression]())
+
+
+def _plain(file: Any, name: str, path: Path) -> Any:
+    """A dataset that lies in this file and nowhere else: links, external storage and virtual datasets are refused."""
+    import h5py
+
+    link = file.get(name, getlink=True) if name in file else None
+    if not isinstance(link, h5py.HardLink):
+        raise DataError(f"{path} has no dataset {name!r} of its own (missing, or a link to elsewhere)")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise DataError(f"{path}: {name!r} is virtual, external or no dataset; only data inside the file is read")
+    return dataset

@@ -1,0 +1,200 @@
+"""LMDB: a memory-mapped B+ tree in one file a shard.
+
+Keys are the sample's number in the shard, 8 bytes big-endian, appended in order; values are the encoded file, or the pixels in
+C order. ``labels``, ``keys``, ``key_offsets``, ``crc32c`` and ``shape`` follow under their names. Written in the engine version
+that every LMDB reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.base import Batch, Layout, Sample, ShardInfo
+from storage.checksum import crc32c, digest, file_chunks
+from storage.errors import DataError
+from storage.files import sync
+from storage.packed import check_offsets, pack, unpack
+
+_MAP_BYTES = 1 << 24
+_NUMBER = struct.Struct(">Q")
+
+
+class Lmdb:
+    """The format ``lmdb``."""
+
+    name = "lmdb"
+    suffix = ".lmdb"
+
+    def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
+        """Append all samples in transactions, the map growing with them; the file ends up no larger than its content."""
+        path.unlink(missing_ok=True)  # an environment is opened, not truncated
+        keys: list[str] = []
+        labels: list[int] = []
+        sums: list[int] = []
+        writer = _Appender(path)
+        try:
+            for number, sample in enumerate(samples):
+                writer.put(_NUMBER.pack(number), sample.image if isinstance(sample.image, bytes) else sample.image.tobytes())
+                keys.append(sample.key)
+                labels.append(sample.label)
+                sums.append(crc32c(sample.image))
+            blob, offsets = pack(keys)
+            shape = (0, 0, 0) if layout.image_size is None else (*layout.image_size, 3)
+            tables: dict[bytes, NDArray[Any]] = {
+                b"crc32c": np.array(sums, "<u4"),
+                b"key_offsets": offsets.astype("<u8"),
+                b"keys": blob,
+                b"labels": np.array(labels, "<i8"),
+                b"shape": np.array(shape, "<i8"),
+            }
+            for name, table in sorted(tables.items()):
+                writer.put(name, table.tobytes())
+        finally:
+            writer.close()
+        sync(path)
+        return ShardInfo(file="", samples=len(keys), bytes=path.stat().st_size, digest=digest(file_chunks(path)))
+
+    def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
+        """What the shard's digest is now."""
+        return digest(file_chunks(path))
+
+    @contextmanager
+    def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[LmdbShard]:
+        """Map one file, read only. An environment must not cross a fork: open after it."""
+        import lmdb
+
+        if not path.is_file():
+            raise DataError(f"{path} is missing")
+        try:
+            environment = lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, lib_version=0
+            )
+        except lmdb.Error as error:
+            raise DataError(f"{path} is not an LMDB file, or is damaged: {error}") from error
+        with environment:
+            yield LmdbShard(path, environment, shard)
+
+
+LMDB = Lmdb()
+
+
+class _Appender:
+    """Puts in key order; grows the map when it is full, with no transaction open."""
+
+    def __init__(self, path: Path) -> None:
+        import lmdb
+
+        self._full = lmdb.MapFullError
+        self._environment = lmdb.open(
+            str(path), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False, metasync=False, lib_version=0
+        )
+        self._transaction = self._environment.begin(write=True)
+        self._pending: list[tuple[bytes, bytes]] = []
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._pending.append((key, value))
+        try:
+            self._transaction.put(key, value, append=True)
+        except self._full:
+            self._grow()
+
+    def _grow(self) -> None:
+        """A full map aborts the transaction: enlarge it and put again what was pending."""
+        self._transaction.abort()
+        size = self._environment.info()["map_size"] * 2
+        while True:
+            self._environment.set_mapsize(size)
+            self._transaction = self._environment.begin(write=True)
+            try:
+                for key, value in self._pending:
+                    self._transaction.put(key, value, append=True)
+            except self._full:
+                self._transaction.abort()
+                size *= 2
+            else:
+                return
+
+    def close(self) -> None:
+        self._transaction.commit()
+        self._environment.sync(True)
+        self._environment.close()
+
+
+class LmdbShard:
+    """One mapped file. Any number of threads may read; value pages are faulted in with the GIL released."""
+
+    def __init__(self, path: Path, environment: Any, shard: ShardInfo) -> None:
+        self._path = path
+        self.environment = environment
+        with environment.begin() as transaction:
+            tables = {name: transaction.get(name) for name in (b"labels", b"keys", b"key_offsets", b"crc32c", b"shape")}
+        for name, table in tables.items():
+            if table is None:
+                raise DataError(f"{path} has no table {name.decode()!r}; it is not a shard that feedbench wrote")
+        try:
+            self._labels = np.frombuffer(tables[b"labels"], "<i8").astype(np.int64)
+            self._keys = np.frombuffer(tables[b"keys"], np.uint8)
+            offsets = np.frombuffer(tables[b"key_offsets"], "<u8").astype(np.uint64)
+            self.crc32c = np.frombuffer(tables[b"crc32c"], "<u4").astype(np.uint32)
+            height, width, channels = (int(side) for side in np.frombuffer(tables[b"shape"], "<i8"))
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
+        if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
+            raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
+        self.shape = (height, width, channels)
+        self.payload = "raw" if height else "encoded"
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            data = self.stored(index)
+            yield Sample(
+                self.key(index), int(self._labels[index]), data if self.payload == "encoded" else self._pixels(data)
+            )
+
+    def labels(self) -> NDArray[np.int64]:
+        """Labels, int64, (n,)."""
+        return self._labels
+
+    def key(self, index: int) -> str:
+        """The key of one sample."""
+        return unpack(self._keys, self._offsets, index)
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
+        with self.environment.begin() as transaction:
+            return bytes(self._value(transaction, index))
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """Samples at ``indices``, in one transaction."""
+        labels = self._labels[indices]
+        if self.payload == "encoded":
+            with self.environment.begin() as transaction:
+                return Batch([self._value(transaction, int(index)) for index in indices], labels)
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        with self.environment.begin(buffers=True) as transaction:
+            for row, index in enumerate(indices):
+                images[row] = self._pixels(self._value(transaction, int(index)))
+        return Batch(images, labels)
+
+    def _value(self, transaction: Any, index: int) -> Any:
+        value = transaction.get(_NUMBER.pack(index))
+        if value is None:
+            raise DataError(f"{self._path}: sample {index} ({self.key(index)}) is missing; the shard is damaged")
+        return value
+
+    def _pixels(self, value: Any) -> NDArray[np.uint8]:
+        try:
+            return np.frombuffer(value, np.uint8).reshape(self.shape)
+        except ValueError as error:
+            raise DataError(f"{self._path}: a sample has {len(value)} bytes, expected {self.shape}") from error

@@ -1,0 +1,212 @@
+"""TFRecord: a stream of ``tf.train.Example``, with the field names that TFDS and others use.
+
+A record is its length, a masked CRC32C of the length, the data, a masked CRC32C of the data: each sample's checksum is the
+record's own. There is no random access. Written and read here without TensorFlow,
+whose import would cost each worker seconds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+
+from storage import pixels
+from storage.base import Layout, Sample, ShardInfo
+from storage.checksum import digest, file_chunks
+from storage.errors import DataError
+from storage.files import sync
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_LENGTH, _SUM = struct.Struct("<Q"), struct.Struct("<I")
+
+
+class TfRecord:
+    """The format ``tfrecord``."""
+
+    name = "tfrecord"
+    suffix = ".tfrecord"
+
+    def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:  # noqa: ARG002
+        """Write one file at ``path``, record by record."""
+        count = 0
+        with path.open("wb", buffering=1 << 20) as file:
+            for sample in samples:
+                data = _example(sample)
+                length = _LENGTH.pack(len(data))
+                file.write(length + _masked(length) + data + _masked(data))
+                count += 1
+        sync(path)
+        return ShardInfo(file="", samples=count, bytes=path.stat().st_size, digest=digest(file_chunks(path)))
+
+    def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
+        """What the shard's digest is now."""
+        return digest(file_chunks(path))
+
+    @contextmanager
+    def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[TfRecordShard]:
+        """Open one file for streaming."""
+        if not path.is_file():
+            raise DataError(f"{path} is missing")
+        yield TfRecordShard(path, shard)
+
+
+TFRECORD = TfRecord()
+
+
+class TfRecordShard:
+    """One file, read from front to back; every record's checksums are verified on the way."""
+
+    def __init__(self, path: Path, shard: ShardInfo) -> None:
+        self.path = path
+        self._samples = shard.samples
+        self._starts: list[int] | None = None
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __iter__(self) -> Iterator[Sample]:
+        count = 0
+        for count, data in enumerate(self._records(), 1):
+            yield _sample(data, f"{self.path}: record {count - 1}")
+        if count != self._samples:
+            raise DataError(f"{self.path}: expected {self._samples} records, found {count}; the shard is damaged")
+
+    def at(self, index: int) -> Sample:
+        """One sample, found by where records begin; a first pass over the file learns that."""
+        if self._starts is None:
+            starts: list[int] = []
+            for _ in self._records(starts):
+                pass
+            self._starts = starts
+        with self.path.open("rb") as file:
+            file.seek(self._starts[index])
+            (length,) = _LENGTH.unpack(file.read(12)[:8])
+            return _sample(file.read(length), f"{self.path}: record {index}")
+
+    def _records(self, starts: list[int] | None = None) -> Iterator[bytes]:
+        left = self.path.stat().st_size
+        with self.path.open("rb", buffering=1 << 20) as file:
+            number = 0
+            while head := file.read(12):
+                if len(head) < 12 or _masked(head[:8]) != head[8:]:
+                    raise DataError(f"{self.path}: the header of record {number} is damaged")
+                (length,) = _LENGTH.unpack(head[:8])
+                left -= 12
+                if length + 4 > left:
+                    raise DataError(f"{self.path}: record {number} claims {length} bytes, {left} are left; truncated?")
+                data = file.read(length)
+                if _masked(data) != file.read(4):
+                    raise DataError(f"{self.path}: record {number} does not match its checksum")
+                left -= length + 4
+                number += 1
+                if starts is not None:
+                    starts.append(file.tell() - length - 16)
+                yield data
+
+
+def stream(path: str, payload: str, image_size: tuple[int, int] | None) -> tf.data.Dataset:
+    """One file as TensorFlow reads it: (string or uint8 image, int64 label) samples."""
+    import tensorflow as tf
+
+    features = {
+        "image/encoded" if payload == "encoded" else "image/raw": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_single_example(record, features)
+        label = parsed["image/class/label"]
+        if image_size is None:
+            return parsed["image/encoded"], label
+        return tf.reshape(tf.io.decode_raw(parsed["image/raw"], tf.uint8), (*image_size, 3)), label
+
+    return tf.data.TFRecordDataset(path, buffer_size=1 << 20).map(parse, deterministic=True)
+
+
+def _masked(data: bytes) -> bytes:
+    """The masked CRC32C of tensorflow/core/lib/hash/crc32c.h."""
+    crc = google_crc32c.value(data)
+    return _SUM.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@cache
+def _example_type() -> Any:
+    """The message tf.train.Example (tensorflow/core/example/example.proto), built from its description."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="feedbench/example.proto", package="feedbench", syntax="proto3")
+    kind = descriptor_pb2.FieldDescriptorProto
+
+    def message(name: str, *fields: tuple[str, int, int, int, str]) -> Any:
+        added = file.message_type.add(name=name)
+        for field, number, label, type_, type_name in fields:
+            added.field.add(name=field, number=number, label=label, type=type_, type_name=type_name or None)
+        return added
+
+    one, many = kind.LABEL_OPTIONAL, kind.LABEL_REPEATED
+    message("BytesList", ("value", 1, many, kind.TYPE_BYTES, ""))
+    message("FloatList", ("value", 1, many, kind.TYPE_FLOAT, ""))
+    message("Int64List", ("value", 1, many, kind.TYPE_INT64, ""))
+    feature = message(
+        "Feature",
+        ("bytes_list", 1, one, kind.TYPE_MESSAGE, ".feedbench.BytesList"),
+        ("float_list", 2, one, kind.TYPE_MESSAGE, ".feedbench.FloatList"),
+        ("int64_list", 3, one, kind.TYPE_MESSAGE, ".feedbench.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for field in feature.field:
+        field.oneof_index = 0
+    features = message("Features", ("feature", 1, many, kind.TYPE_MESSAGE, ".feedbench.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=one, type=kind.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=one, type=kind.TYPE_MESSAGE, type_name=".feedbench.Feature")
+    message("Example", ("features", 1, one, kind.TYPE_MESSAGE, ".feedbench.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("feedbench.Example"))
+
+
+def _example(sample: Sample) -> bytes:
+    example = _example_type()()
+    feature = example.features.feature
+    if isinstance(sample.image, bytes):
+        kind = pixels.media_type(sample.image).removeprefix("image/")
+        feature["image/encoded"].bytes_list.value.append(sample.image)
+        feature["image/format"].bytes_list.value.append(kind.encode())
+    else:
+        height, width, channels = sample.image.shape
+        feature["image/raw"].bytes_list.value.append(sample.image.tobytes())
+        feature["image/format"].bytes_list.value.append(b"raw")
+        feature["image/height"].int64_list.value.append(height)
+        feature["image/width"].int64_list.value.append(width)
+        feature["image/channels"].int64_list.value.append(channels)
+    feature["image/filename"].bytes_list.value.append(sample.key.encode("utf-8", "surrogateescape"))
+    feature["image/class/label"].int64_list.value.append(sample.label)
+    feature["image/class/text"].bytes_list.value.append(sample.key.split("/")[0].encode("utf-8", "surrogateescape"))
+    return bytes(example.SerializeToString(deterministic=True))
+
+
+def _sample(data: bytes, where: str) -> Sample:
+    from google.protobuf.message import DecodeError
+
+    try:
+        feature = _example_type().FromString(data).features.feature
+        key = feature["image/filename"].bytes_list.value[0].decode("utf-8", "surrogateescape")
+        label = int(feature["image/class/label"].int64_list.value[0])
+        encoded = feature["image/encoded"].bytes_list.value
+        if encoded:
+            return Sample(key, label, bytes(encoded[0]))
+        shape = [int(feature[f"image/{side}"].int64_list.value[0]) for side in ("height", "width", "channels")]
+        return Sample(key, label, np.frombuffer(feature["image/raw"].bytes_list.value[0], np.uint8).reshape(shape))
+    except (DecodeError, IndexError, ValueError) as error:
+        raise DataError(f"{where} is not an image example: {error}") from error
