@@ -1,11 +1,14 @@
-"""What a metric is."""
+"""What a metric is, and the two steps that all of them share: which batches are steady state, and the median over sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from bench.record import RunRecord
+from bench.record import Measured, RunRecord, measured
+
+NS = 1e9
 
 
 @dataclass(frozen=True)
@@ -20,3 +23,55 @@ class Metric:
     unit: str
     higher_is_better: bool
     compute: Callable[[Sequence[RunRecord]], float | None]
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A measurement without what is not steady state: totals over the batches that do not open an epoch."""
+
+    images: int
+    batches: int
+    wait_ns: int
+    step_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """Waiting and stepping: all of the loop's time."""
+        return self.wait_ns + self.step_ns
+
+
+def steady(one: Measured) -> Steady | None:
+    """Totals over steady state, with the images that a buffer held before it counted out; None without a steady batch.
+
+    A batch that opens an epoch is left out whole, its step too: its wait is turnaround, and half a cycle would count
+    images without their time or time without its images.
+    """
+    inside = [not opens for opens in epoch_openings(one)]
+    batches = sum(inside)
+    if not batches:
+        return None
+    return Steady(
+        images=sum(n for n, keep in zip(one.images, inside, strict=True) if keep) - one.buffered_images,
+        batches=batches,
+        wait_ns=sum(ns for ns, keep in zip(one.wait_ns, inside, strict=True) if keep),
+        step_ns=sum(ns for ns, keep in zip(one.step_ns, inside, strict=True) if keep),
+    )
+
+
+def epoch_openings(one: Measured) -> list[bool]:
+    """For each batch, whether it opens an epoch. The first batch measured never does: warm-up came before it."""
+    return (
+        [later != earlier for earlier, later in zip([one.epochs[0], *one.epochs], one.epochs, strict=False)]
+        if one.epochs
+        else []
+    )
+
+
+def over_sweeps(each: Callable[[Measured], float | None]) -> Callable[[Sequence[RunRecord]], float | None]:
+    """A metric's ``compute`` from a number per measurement: the median over sweeps, of those that have the number."""
+
+    def compute(records: Sequence[RunRecord]) -> float | None:
+        values = [value for one in measured(records) if (value := each(one)) is not None]
+        return float(median(values)) if values else None
+
+    return compute

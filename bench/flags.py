@@ -1,0 +1,159 @@
+"""What a reader must know before trusting a number: flags in words, with figures and a next step. Nothing is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import exp, log
+from statistics import fmean, median, stdev
+
+from bench.compare import rates
+from bench.metrics.base import epoch_openings
+from bench.record import Measured, RunInfo, RunRecord, measured
+
+ENOUGH_SWEEPS = 5
+APART = log(1.25)
+"""Two states are two when they lie at least this far apart ..."""
+CLEARER = 3.0
+"""... and the gap is at least so many times the spread within either."""
+UNSTEADY = 0.05
+DRIFT = 0.05
+BUSY_SHARE = 0.02
+RESIDENT = 0.999
+
+
+def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
+    """The flags of one case in one phase, in words. Empty where there is nothing to warn of."""
+    seen = measured(records)
+    if not seen:
+        return []
+    speeds = list(rates(records).values())
+    found = [
+        *_bimodal(seen),
+        *_few_sweeps(speeds, info.sweeps),
+        *_unsteady_warm_up(seen),
+        *_cache(records[0].phase, seen),
+        *_neighbour(seen),
+        *_swap(records[0].phase, seen),
+    ]
+    drifting = list(_drifting(speeds))
+    if not any(flag.startswith("bimodal") for flag in found):
+        found[:0] = drifting or _unsteady(speeds)
+    return found
+
+
+def epoch_rates(one: Measured, least: int = 4) -> list[float]:
+    """Images/s of each epoch (the part of it that was measured) with at least ``least`` steady batches."""
+    batches = zip(one.epochs, one.images, one.wait_ns, one.step_ns, epoch_openings(one), strict=True)
+    found: list[float] = []
+    for _, group in groupby(batches, key=lambda batch: batch[0]):
+        kept = [batch for batch in group if not batch[4]]
+        spent = sum(wait + step for _, _, wait, step, _ in kept)
+        if len(kept) >= least and spent:
+            found.append(sum(images for _, images, _, _, _ in kept) / spent * 1e9)
+    return found
+
+
+def two_states(values: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """The slow and the fast ones, where values fall into two groups with a clear gap between; else None.
+
+    Each group needs two members at least: a single slow epoch is an outlier, and shows in the interval.
+    """
+    ordered = sorted(values)
+    if len(ordered) < 4:
+        return None
+    logs = [log(value) for value in ordered]
+    cut = max(range(2, len(logs) - 1), key=lambda i: logs[i] - logs[i - 1], default=0)
+    gap = logs[cut] - logs[cut - 1]
+    spread = max(_spread(logs[:cut]), _spread(logs[cut:]))
+    return (ordered[:cut], ordered[cut:]) if gap >= APART and gap >= CLEARER * spread else None
+
+
+def _bimodal(seen: Sequence[Measured]) -> Iterator[str]:
+    epochs = [value for one in seen for value in epoch_rates(one)]
+    states = two_states(epochs)
+    if states:
+        slow, fast = states
+        share = median(slow) / median(fast)
+        speed = "half speed" if 0.45 <= share <= 0.55 else f"{share:.0%} of the speed"
+        yield (
+            f"bimodal: {len(slow)} of {len(epochs)} epochs ran at {speed}: switch tf.data's autotuning off and set the "
+            "parallelism, and read both rates, not the middle"
+        )
+
+
+def _few_sweeps(speeds: Sequence[float], planned: int) -> Iterator[str]:
+    if len(speeds) < min(ENOUGH_SWEEPS, max(planned, 3)):
+        yield f"not enough sweeps: {len(speeds)} measured, {ENOUGH_SWEEPS} needed to tell 5% apart: raise --sweeps or --budget"
+
+
+def _drifting(speeds: Sequence[float]) -> Iterator[str]:
+    """A straight line through the logs that is not level, and matters: at least 5% from first to last sweep."""
+    if len(speeds) < 4:
+        return
+    from scipy.stats import linregress
+
+    logs = [log(speed) for speed in speeds]
+    line = linregress(range(len(logs)), logs)
+    change = exp(line.slope * (len(logs) - 1)) - 1
+    if line.pvalue < 0.01 and abs(change) >= DRIFT:
+        yield (
+            f"drifting: {abs(change):.0%} {'faster' if change > 0 else 'slower'} from the first sweep to the last: "
+            "look for a warming CPU or a filling cache, then measure again"
+        )
+
+
+def _unsteady(speeds: Sequence[float]) -> Iterator[str]:
+    if len(speeds) >= 3 and (spread := stdev(log(speed) for speed in speeds)) >= UNSTEADY:
+        yield f"unsteady: sweeps vary by {spread:.0%} (2% is usual): quieten the machine, or raise --sweeps"
+
+
+def _unsteady_warm_up(seen: Sequence[Measured]) -> Iterator[str]:
+    still = sum(not one.warmup_steady for one in seen)
+    if still:
+        yield (
+            f"warm-up never became steady in {still} of {len(seen)} sweeps: the rate may still have been rising: "
+            "measure longer"
+        )
+
+
+def _cache(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
+    if phase == "cold_epoch":
+        unproven = [one for one in seen if not one.cold_proven]
+        if unproven:
+            shares = [one.resident_before for one in unproven if one.resident_before is not None]
+            held = f", {median(shares):.0%} of the files were still in memory" if shares else ""
+            yield f"not proven cold in {len(unproven)} of {len(seen)} sweeps{held}: close what maps the files, or use a disk"
+        return
+    shares = [one.resident_before for one in seen if one.resident_before is not None and one.resident_before < RESIDENT]
+    if shares:
+        yield (
+            f"not proven warm in {len(shares)} of {len(seen)} sweeps: as little as {min(shares):.0%} of the files was in "
+            "memory: use fewer images (--limit) or read it as a disk's speed"
+        )
+
+
+def _neighbour(seen: Sequence[Measured]) -> Iterator[str]:
+    shares = [(one.steal_share or 0.0) + (one.neighbour_share or 0.0) for one in seen]
+    busy = [share for share in shares if share >= BUSY_SHARE]
+    if busy:
+        yield (
+            f"busy neighbour: in {len(busy)} of {len(seen)} sweeps others took up to {max(busy):.0%} of the processors: "
+            "stop them, and measure again"
+        )
+
+
+def _swap(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
+    """Warm files and still faults that wait for the device: memory itself came back from the disk."""
+    if phase == "cold_epoch":
+        return
+    waited = [one.major_faults for one in seen if one.major_faults and (one.resident_before or 0) >= RESIDENT]
+    if waited and max(waited) >= 100:
+        yield (
+            f"swap: up to {max(waited):,} page faults waited for the device though the files were in memory: "
+            "free memory, or lower --batch-size"
+        )
+
+
+def _spread(logs: Sequence[float]) -> float:
+    return stdev(logs) if len(logs) > 1 and fmean(logs) else 0.0

@@ -1,0 +1,148 @@
+"""A run as tidy tables: ``results_table`` (a row a case and phase), ``sweeps_table`` (a row a case, phase and sweep).
+
+Every case is a row, also one that was skipped, failed or never reached, with its reason. The columns are documented in
+docs/results.md; ``results.csv`` and ``sweeps.csv`` are these tables, and so is everything that a report shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pandas import DataFrame
+
+from bench.case import Case
+from bench.compare import interval, rates
+from bench.flags import warnings
+from bench.metrics import METRICS
+from bench.record import Failed, Measured, Run, RunRecord, Skipped, measured
+
+FIRST_METRICS = (
+    "first_batch_s", "epoch_turnaround_s", "wait_share", "step_ms", "cpu_us_per_image", "anon_memory_bytes",
+    "device_read_bytes",
+)  # fmt: skip
+NOT_REACHED = "not measured: the run did not get to it (go on with feedbench run --resume RUN)"
+
+
+def case_columns() -> list[str]:
+    """Every field of ``Case``, in order."""
+    return list(Case(format="hdf5", payload="raw", loader="tfdata").fields())
+
+
+def results_columns() -> list[str]:
+    """The columns of ``results.csv``. Metrics that are not part of the agreed ones follow at the end."""
+    return [
+        *case_columns(), "phase", "images_per_s", "images_per_s_low", "images_per_s_high", *FIRST_METRICS,
+        "stored_bytes", "convert_s", "pixels", "status", "reason", "sweeps", "warnings", "pixels_cause", *more_metrics(),
+    ]  # fmt: skip
+
+
+def sweeps_columns() -> list[str]:
+    """The columns of ``sweeps.csv``."""
+    return [
+        *case_columns(), "phase", "sweep", "started_at", "environment_id", "images_per_s", *FIRST_METRICS, "pixels",
+        "status", "reason", *more_metrics(),
+    ]  # fmt: skip
+
+
+def more_metrics() -> list[str]:
+    """The rows of METRICS that have no fixed column, third parties' included."""
+    return [name for name in METRICS if name not in ("images_per_s", *FIRST_METRICS)]
+
+
+def results_table(run: Run) -> DataFrame:
+    """A row a case and phase. ``images_per_s`` is the median over sweeps, ``_low`` and ``_high`` its 95% interval."""
+    rows = [_result(run, case, phase, records) for case, phase, records in _groups(run)]
+    return DataFrame(rows, columns=results_columns())
+
+
+def sweeps_table(run: Run) -> DataFrame:
+    """A row a case, phase and sweep: what one measurement says on its own."""
+    rows = [
+        {
+            **record.case.fields(),
+            "phase": phase_name(record.phase, [record]),
+            "sweep": record.sweep,
+            "started_at": record.started_at,
+            "environment_id": record.environment_id,
+            **{name: METRICS[name].compute([record]) for name in METRICS},
+            "pixels": _pixels([record])[0],
+            "status": record.outcome.status,
+            "reason": _said(record),
+        }
+        for _, _, records in _groups(run)
+        for record in records
+    ]
+    return DataFrame(rows, columns=sweeps_columns())
+
+
+def phase_name(phase: str, records: Sequence[RunRecord]) -> str:
+    """The phase as it may be printed: a cold epoch whose coldness nobody proved is only a ``first_epoch``."""
+    seen = measured(records)
+    return "first_epoch" if phase == "cold_epoch" and seen and not all(one.cold_proven for one in seen) else phase
+
+
+def _groups(run: Run) -> Iterable[tuple[Case, str, list[RunRecord]]]:
+    """Cases as planned (then any that nobody planned), their phases, and the records of each in the order of sweeps."""
+    by_case: dict[str, dict[str, list[RunRecord]]] = {case.id: {} for case in run.info.cases}
+    cases = {case.id: case for case in run.info.cases}
+    for record in sorted(run.records, key=lambda record: record.sweep):
+        key = record.case.id
+        cases.setdefault(key, record.case)
+        by_case.setdefault(key, {}).setdefault(record.phase, []).append(record)
+    for key, phases in by_case.items():
+        for phase, records in (phases or {"warm": []}).items():
+            yield cases[key], phase, records
+
+
+def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[str, Any]:
+    speeds = list(rates(records).values())
+    bounds = interval(speeds) if speeds else None
+    facts = run.info.datasets.get(f"{case.format}-{case.payload}")
+    status, reason = outcome(records)
+    pixels, cause = _pixels(records)
+    return {
+        **case.fields(),
+        "phase": phase_name(phase, records),
+        **{name: METRICS[name].compute(records) for name in METRICS},
+        "images_per_s": bounds and bounds.value,
+        "images_per_s_low": bounds.low if bounds and bounds.sweeps > 1 else None,
+        "images_per_s_high": bounds.high if bounds and bounds.sweeps > 1 else None,
+        "stored_bytes": facts and facts.stored_bytes,
+        "convert_s": facts and facts.convert_s,
+        "pixels": pixels,
+        "status": status,
+        "reason": reason,
+        "sweeps": len(speeds),
+        "warnings": "; ".join(warnings(records, run.info)),
+        "pixels_cause": cause,
+    }
+
+
+def outcome(records: Sequence[RunRecord]) -> tuple[str, str]:
+    """Status and reason of a case over its sweeps. One failure makes it *failed*: it cannot be relied on.
+
+    A case that racing stopped is *ok*, with the reason why it has fewer sweeps.
+    """
+    failures = [record for record in records if isinstance(record.outcome, Failed)]
+    skips = [record for record in records if isinstance(record.outcome, Skipped)]
+    if failures:
+        tried = len(records) - len(skips)
+        share = f"in {len(failures)} of {tried} sweeps: " if tried > len(failures) else ""
+        return "failed", share + _said(failures[0])
+    if any(isinstance(record.outcome, Measured) for record in records):
+        return "ok", _said(skips[0]) if skips else ""
+    return "skipped", _said(skips[0]) if skips else NOT_REACHED
+
+
+def _said(record: RunRecord) -> str:
+    return "" if isinstance(record.outcome, Measured) else record.outcome.reason
+
+
+def _pixels(records: Sequence[RunRecord]) -> tuple[str | None, str | None]:
+    """The verdict (the worse one, if sweeps disagree) and the named cause of a difference."""
+    seen = [one.pixels for one in measured(records) if one.pixels is not None]
+    if not seen:
+        return None, None
+    differing = next((pixels for pixels in seen if pixels.verdict == "differs"), None)
+    return ("differs", differing.cause) if differing else ("identical", None)

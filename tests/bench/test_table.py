@@ -1,0 +1,128 @@
+"""The tidy tables and their CSV files: every case a row, the agreed columns, nothing that a spreadsheet would run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.case import Case, StepSpec
+from bench.record import Run, load_run
+from bench.report.csv import write_csv
+from bench.report.table import NOT_REACHED, results_columns, results_table, sweeps_table
+from tests.bench.synthetic import matrix, synthetic_run
+
+AGREED = [
+    "phase",
+    "images_per_s",
+    "images_per_s_low",
+    "images_per_s_high",
+    "first_batch_s",
+    "epoch_turnaround_s",
+    "wait_share",
+    "step_ms",
+    "cpu_us_per_image",
+    "anon_memory_bytes",
+    "device_read_bytes",
+    "stored_bytes",
+    "convert_s",
+    "pixels",
+    "status",
+    "reason",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return synthetic_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_columns_are_the_agreed_ones_in_order() -> None:
+    fields = list(Case(format="hdf5", payload="raw", loader="tfdata").fields())
+    assert results_columns()[: len(fields) + len(AGREED)] == fields + AGREED
+
+
+def test_every_case_and_phase_is_a_row(run: Run) -> None:
+    table = results_table(run)
+    assert set(table["case"]) == {case.id for case in run.info.cases}
+    assert list(table.groupby("case").size().value_counts().items()) == [(1, len(matrix()) - 4), (2, 4)]
+    assert (table.loc[table["status"] != "ok", "reason"].str.len() > 0).all()
+    assert table.loc[table["status"] == "ok", "images_per_s"].notna().all()
+    assert table.loc[table["status"] == "skipped", "images_per_s"].isna().all()
+
+
+def test_intervals_hold_the_median(run: Run) -> None:
+    ok = results_table(run).query("status == 'ok'")
+    assert (ok["images_per_s_low"] <= ok["images_per_s"]).all()
+    assert (ok["images_per_s"] <= ok["images_per_s_high"]).all()
+
+
+def test_the_median_is_of_the_sweeps(run: Run) -> None:
+    case = "lmdb-encoded-tfdata-model-step=none"
+    sweeps = sweeps_table(run)
+    sweeps = sweeps[sweeps["case"] == case]
+    row = results_table(run).set_index("case").loc[case]
+    assert len(sweeps) == 5
+    assert row["images_per_s"] == sweeps["images_per_s"].median()
+
+
+def test_racing_leaves_a_measured_case_ok_with_its_reason(run: Run) -> None:
+    row = results_table(run).set_index("case").loc["directory-raw-image_data_generator-model"]
+    assert (row["status"], row["sweeps"]) == ("ok", 3)
+    assert "racing" in row["reason"]
+
+
+def test_cold_that_nobody_proved_is_not_printed_as_cold(run: Run) -> None:
+    cold = results_table(run).query("cache == 'cold' and phase != 'warm'").set_index("format")["phase"]
+    assert cold["lmdb"] == "first_epoch"
+    assert set(cold.drop("lmdb")) == {"cold_epoch"}
+
+
+def test_a_case_the_run_did_not_reach_is_a_row(tmp_path: Path) -> None:
+    cases = matrix(formats=["hdf5"], loaders=["tfdata"], limits=False, cold=False)
+    synthetic_run(tmp_path, cases=cases, sweeps=1)
+    lines = (tmp_path / "records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "records.jsonl").write_text("".join(lines[:-1]))
+    table = results_table(load_run(tmp_path))
+    assert len(table) == len(cases)
+    missing = table[table["status"] == "skipped"]
+    assert list(missing["reason"]) == [NOT_REACHED]
+
+
+def test_one_failure_in_five_sweeps_fails_the_case(tmp_path: Path) -> None:
+    synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata")])
+    lines = (tmp_path / "records.jsonl").read_text().splitlines(keepends=True)
+    head, _, _ = lines[2].partition('"outcome":')
+    lines[2] = head + '"outcome":{"status":"failed","reason":"hung for 60 s"},"environment_id":"e0"}\n'
+    (tmp_path / "records.jsonl").write_text("".join(lines))
+    row = results_table(load_run(tmp_path)).iloc[0]
+    assert (row["status"], row["reason"]) == ("failed", "in 1 of 5 sweeps: hung for 60 s")
+    assert row["images_per_s"] > 0
+
+
+def test_one_sweep_has_no_interval(tmp_path: Path) -> None:
+    row = results_table(synthetic_run(tmp_path, cases=1, sweeps=1)).iloc[0]
+    assert row["images_per_s"] > 0
+    assert pd.isna(row["images_per_s_low"])
+    assert pd.isna(row["images_per_s_high"])
+
+
+def test_csv_reads_back_as_the_table(run: Run, tmp_path: Path) -> None:
+    results, sweeps = write_csv(run, tmp_path)
+    back = pd.read_csv(results)
+    assert list(back.columns) == results_columns()
+    pd.testing.assert_series_equal(back["images_per_s"], results_table(run)["images_per_s"])
+    assert len(pd.read_csv(sweeps)) == len(run.records)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "sweeps.csv"]
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@SUM(A1)", "\t=1", "<script>"])
+def test_no_cell_is_a_formula(name: str, tmp_path: Path) -> None:
+    case = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"), name=name)
+    results, _ = write_csv(synthetic_run(tmp_path, cases=[case], sweeps=2))
+    with results.open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["name"].lstrip("'") == name
+    assert not row["name"].startswith(("=", "+", "-", "@", "\t"))
