@@ -21,7 +21,7 @@ from bench.samples import References, subset
 from bench.scaling import unscale
 from loaders import LOADERS
 from loaders.base import LoaderSpec
-from storage.dataset import open_dataset
+from storage import open_dataset
 from storage.errors import FeedbenchError, UsageError
 
 Delivered = NDArray[np.float32]

@@ -1,7 +1,7 @@
 """What every loader's pixels are compared with: decoded by Pillow, resized by plain NumPy.
 
 Nothing here shares code with ``storage.pixels`` or with a loader. A resize is two matrices of weights, one for rows and
-one for columns, written from each filter's definition; they are applied in float64 and rounded once, at the end.
+one for columns, written from each filter's definition; they are applied in floating point and rounded once, at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from storage.errors import DataError
 
 Weights: TypeAlias = Callable[[int, int], NDArray[np.float64]]
-Taps: TypeAlias = tuple[NDArray[np.intp], NDArray[np.float64]]
+Taps: TypeAlias = tuple[NDArray[np.intp], NDArray[np.float32]]
 
 
 def decode(data: bytes, *, scaled_to: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -49,16 +49,21 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], filter_name: str) ->
         return image
     rows = _taps(filter_name, image.shape[0], height)
     columns = _taps(filter_name, image.shape[1], width)
-    both = _apply(columns, _apply(rows, image.astype(np.float64)).swapaxes(0, 1)).swapaxes(0, 1)
-    return np.floor(both + 0.5).clip(0, 255).astype(np.uint8)
+    tall = _apply(rows, image.astype(np.float32).reshape(image.shape[0], -1)).reshape(height, image.shape[1], 3)
+    turned = np.ascontiguousarray(tall.swapaxes(0, 1)).reshape(image.shape[1], -1)
+    both = _apply(columns, turned).reshape(width, height, 3).swapaxes(0, 1)
+    both += 0.5
+    return np.ascontiguousarray(both.clip(0, 255).astype(np.uint8))
 
 
-def _apply(taps: Taps, image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted sums of rows of ``image``: (source, …) to (target, …)."""
+def _apply(taps: Taps, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weighted sums of rows of ``image``: (source, n) to (target, n)."""
     indices, weights = taps
-    result = np.zeros((indices.shape[1], *image.shape[1:]))
+    result = np.zeros((indices.shape[1], image.shape[1]), np.float32)
     for index, weight in zip(indices, weights, strict=True):
-        result += image[index] * weight[:, None, None]
+        part = image[index]
+        part *= weight[:, None]
+        result += part
     return result
 
 
@@ -69,7 +74,7 @@ def _taps(filter_name: str, source: int, target: int) -> Taps:
     count = int((weights > 0).sum(axis=1).max())
     indices = np.sort(np.argsort(weights, axis=1)[:, -count:], axis=1)
     few = np.take_along_axis(weights, indices, axis=1)
-    return indices.T, np.asarray(few.T, np.float64)
+    return indices.T, np.ascontiguousarray(few.T, np.float32)
 
 
 def _centres(source: int, target: int) -> NDArray[np.float64]:

@@ -45,12 +45,14 @@ class References:
     def of(cls, dataset: StoredDataset, spec: LoaderSpec, wanted: Expected) -> References:
         """Read a whole split. An image that Pillow cannot decode is left out if ``spec`` skips such, else a DataError."""
         keys, labels, pixels, differing, unreadable = [], [], [], [], 0
-        plain = Expected(spec.resize, False, 1, 1, 0)
         for sample in dataset:
             try:
-                pixels.append(pixels_of(sample, spec, plain))
-                if (wanted.filter, wanted.scaled) != (plain.filter, plain.scaled):
-                    differing.append(pixels_of(sample, spec, wanted))
+                image = decoded(sample)
+                pixels.append(reference.resize(image, spec.image_size, spec.resize))
+                if wanted.scaled:
+                    image = decoded(sample, spec.image_size)
+                if wanted.scaled or wanted.filter != spec.resize:
+                    differing.append(reference.resize(image, spec.image_size, wanted.filter))
             except DataError as error:
                 if spec.on_error == "stop":
                     raise DataError(f"{dataset.path}: {sample.key}: {error}") from error
@@ -117,12 +119,9 @@ class References:
         return found
 
 
-def pixels_of(sample: Sample, spec: LoaderSpec, wanted: Expected) -> Image:
-    """One stored sample as it must come out of a loader: uint8 (height, width, 3)."""
-    image = sample.image
-    if isinstance(image, bytes):
-        image = reference.decode(image, scaled_to=spec.image_size if wanted.scaled else None)
-    return reference.resize(image, spec.image_size, wanted.filter)
+def decoded(sample: Sample, scaled_to: tuple[int, int] | None = None) -> Image:
+    """The pixels of one stored sample, uint8 (height, width, 3): decoded by Pillow, unless it was stored raw."""
+    return reference.decode(sample.image, scaled_to=scaled_to) if isinstance(sample.image, bytes) else sample.image
 
 
 @contextmanager

@@ -12,5 +12,9 @@ if TYPE_CHECKING:
 LOADERS: Table[Loader] = Table(
     "loader",
     "feedbench.loaders",
-    {},
+    {
+        "from_generator": "loaders.from_generator:LOADER",
+        "image_data_generator": "loaders.image_data_generator:LOADER",
+        "image_dataset_from_directory": "loaders.image_dataset_from_directory:LOADER",
+    },
 )

@@ -1,0 +1,151 @@
+"""Keras' ``image_dataset_from_directory``, with its own shuffle, parallelism and prefetch, as its users have it.
+
+Keras shuffles the list of files once and then through a buffer of eight batches, decodes by TensorFlow's fast DCT, and
+hands over unrounded float32; here they are rounded to whole levels, as every loader does. ``workers`` has no effect: Keras
+leaves parallelism to autotuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from loaders.base import LoaderSpec, Stage
+from loaders.preprocess import augment_and_scale
+from storage.base import DatasetInfo
+from storage.errors import DataError
+
+if TYPE_CHECKING:
+    from storage.dataset import StoredDataset
+
+FILE_TYPES = ("image/bmp", "image/gif", "image/jpeg", "image/png")
+"""What Keras lists, by file name; it passes over other files without a word."""
+
+
+class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+    """Keras' dataset. Its n-th pass is the n-th since it was made, so another than the next is taken from a new one."""
+
+    def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
+        self._stored = dataset
+        self._spec = spec
+        self.layers = augment_and_scale(spec) if spec.placement == "model" else []
+        self._inside = augment_and_scale(spec) if spec.placement == "pipeline" else []
+        self._made, self._paths = self._make()
+        self._passed = 0
+        super().__init__(self._made._variant_tensor)
+
+    def _make(self) -> tuple[tf.data.Dataset, list[str]]:
+        spec, folder = self._spec, self._stored.path / self._stored.split
+        made = keras.utils.image_dataset_from_directory(
+            str(folder),
+            label_mode="int",
+            class_names=list(self._stored.info.class_names),
+            batch_size=spec.batch_size,
+            image_size=spec.image_size,
+            shuffle=spec.shuffle,
+            seed=spec.seed,
+            interpolation=spec.resize,
+            verbose=False,
+        )
+        paths = list(made.file_paths)
+        if len(paths) != len(self._stored):
+            raise DataError(
+                f"{folder}: Keras sees {len(paths)} of {len(self._stored)} files, by their names; it takes those that end "
+                "in .bmp, .gif, .jpeg, .jpg or .png"
+            )
+        if spec.drop_remainder:
+            made = made.take(len(paths) // spec.batch_size)
+        return made.map(self._finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(spec.prefetch or tf.data.AUTOTUNE), paths
+
+    def _finish(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.round(images)
+        if self._spec.placement == "model":
+            return tf.cast(images, self._spec.dtype), tf.cast(labels, tf.int64)
+        for layer in self._inside:
+            images = layer(images, training=True)
+        return images, tf.cast(labels, tf.int64)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._passed += 1
+        return self._naming(iter(self._made))
+
+    def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """The n-th pass. Keras reshuffles from a state that each pass moves on."""
+        if n != self._passed:
+            self._made, _ = self._make()
+            self._passed = 0
+            while self._passed < n:
+                next(iter(self._made.take(1)))
+                self._passed += 1
+        return iter(self)
+
+    def _naming(self, batches: Iterator[Any]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """TensorFlow says that an image cannot be decoded, not which."""
+        try:
+            yield from batches
+        except tf.errors.OpError as error:
+            for path in self._paths:
+                try:
+                    tf.io.decode_image(Path(path).read_bytes(), channels=3, expand_animations=False)
+                except (tf.errors.OpError, OSError) as cause:
+                    raise DataError(f"{path} cannot be read: {cause}") from error
+            raise
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._stored), self._spec.batch_size)
+        return whole + (rest > 0 and not self._spec.drop_remainder)
+
+    @property
+    def element_spec(self) -> Any:
+        """What a batch looks like."""
+        return self._made.element_spec
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        return [self._made]
+
+    def close(self) -> None:
+        """Close the stored dataset."""
+        self._stored.close()
+
+
+class ImageDatasetFromDirectoryLoader:
+    """See the module."""
+
+    name = "image_dataset_from_directory"
+    stages: tuple[Stage, ...] = ()
+
+    def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:
+        """Directories only, of file types that Keras lists; no options that Keras lacks."""
+        others = sorted(set(info.media_types) - set(FILE_TYPES))
+        if info.format != "directory":
+            return "image_dataset_from_directory reads directories only"
+        if info.payload == "encoded" and others:
+            return f"image_dataset_from_directory passes over {', '.join(others)} files without a word"
+        if info.payload == "raw" and info.image_size != spec.image_size:
+            return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
+        if spec.resize == "antialias":
+            return "image_dataset_from_directory has no antialiased bilinear filter"
+        if spec.jpeg_scale == "auto":
+            return "image_dataset_from_directory decodes JPEG at full size only"
+        if spec.on_error == "skip":
+            return "image_dataset_from_directory cannot skip an unreadable sample and count it"
+        if spec.cache:
+            return "a cache behind Keras' shuffle would repeat the first epoch's order"
+        return None
+
+    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> tuple[str, ...]:
+        """TensorFlow's default way to decode JPEG."""
+        del spec
+        return ("fast DCT",) if info.payload == "encoded" and "image/jpeg" in info.media_types else ()
+
+    def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> DirectoryFeed:
+        """Keras' dataset, rounded, and augmented and scaled where ``spec`` says so."""
+        del until  # no stages: Keras builds it in one piece
+        return DirectoryFeed(dataset, spec)
+
+
+LOADER = ImageDatasetFromDirectoryLoader()

@@ -1,0 +1,60 @@
+"""One sample, prepared in plain Python by C libraries: for loaders that call a function a sample (torch, grain, webdataset).
+
+No TensorFlow and no Keras here: worker processes import this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaders.base import LoaderSpec
+
+ROTATION_DEGREES = 36
+"""RandomRotation(0.1): a tenth of a turn, to either side."""
+
+
+def prepare(image: bytes | NDArray[np.uint8], spec: LoaderSpec, where: tuple[int, int]) -> NDArray[Any]:
+    """One image as ``spec`` wants it: (height, width, 3), ``float32`` for placement pipeline, else ``spec.dtype``.
+
+    ``where`` is (epoch, number of the sample): with ``spec.seed`` it decides the augmentation, whichever worker does it.
+    Raises DataError if the image cannot be decoded.
+    """
+    from storage.pixels import decode, resize
+
+    pixels = decode(image) if isinstance(image, bytes) else image
+    if pixels.shape[:2] != spec.image_size:
+        pixels = resize(pixels, spec.image_size, spec.resize)
+    if spec.placement == "model":
+        return pixels.astype(spec.dtype, copy=False)
+    if spec.augment:
+        return scale(augment(pixels, np.random.default_rng((spec.seed, *where))), spec.scaling)
+    return scale(pixels, spec.scaling)
+
+
+def augment(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.float32]:
+    """A horizontal flip in half of the cases, and a rotation about the centre, mirrored beyond the edge."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    image = pixels.astype(np.float32)
+    if random.random() < 0.5:
+        image = image[:, ::-1]
+    angle = random.uniform(-ROTATION_DEGREES, ROTATION_DEGREES)
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+    return np.asarray(cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+
+
+def scale(pixels: NDArray[Any], scaling: str) -> NDArray[np.float32]:
+    """Levels of 0 to 255 as the model wants them, float32, as ``keras.applications`` names it."""
+    image = pixels.astype(np.float32)
+    if scaling == "tf":
+        return image / np.float32(127.5) - np.float32(1)
+    if scaling == "torch":
+        mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+        return (image / np.float32(255) - mean) / deviation
+    if scaling == "caffe":
+        return image[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
+    return image

@@ -1,0 +1,91 @@
+"""A feed over numbered passes of Python: what a generator, a DataLoader or a DALI pipeline hands over, in ``tf.data``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from loaders.base import LoaderSpec
+from storage.errors import FeedbenchError
+
+Passes: TypeAlias = Callable[[int], Iterator[tuple[NDArray[Any], NDArray[np.int64]]]]
+
+
+class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+    """A ``tf.data.Dataset`` each pass of which is the next of ``passes(0)``, ``passes(1)``, …
+
+    ``passes(n)`` yields (images, labels) as ``Feed.epoch`` states them. ``close`` ends what is behind it. An error of this
+    project that a pass raises comes out as itself, not as TensorFlow's account of it.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        length: int,
+        spec: LoaderSpec,
+        *,
+        layers: Sequence[keras.Layer],
+        close: Callable[[], None],
+        prefetch: int,
+    ) -> None:
+        self._passes = passes
+        self._length = length
+        self._spec = spec
+        self._prefetch = prefetch
+        self._end = close
+        self._passed = 0
+        self._failure: FeedbenchError | None = None
+        self.layers = list(layers)
+        self._wrapped = self._through_tf_data(self._next)
+        super().__init__(self._wrapped._variant_tensor)
+
+    def _through_tf_data(self, generate: Callable[[], Iterator[Any]]) -> tf.data.Dataset:
+        dtype = "float32" if self._spec.placement == "pipeline" else self._spec.dtype
+        signature = (
+            tf.TensorSpec((None, *self._spec.image_size, 3), dtype),
+            tf.TensorSpec((None,), tf.int64),
+        )
+        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+        return dataset.apply(tf.data.experimental.assert_cardinality(self._length)).prefetch(
+            self._prefetch or tf.data.AUTOTUNE
+        )
+
+    def _next(self) -> Iterator[Any]:
+        number, self._passed = self._passed, self._passed + 1
+        return self._remembering(number)
+
+    def _remembering(self, number: int) -> Iterator[Any]:
+        try:
+            yield from self._passes(number)
+        except FeedbenchError as error:
+            self._failure = error
+            raise
+
+    def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """The n-th pass, through ``tf.data``."""
+        try:
+            yield from self._through_tf_data(lambda: self._remembering(n))
+        except tf.errors.OpError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def element_spec(self) -> Any:
+        """What a batch looks like."""
+        return self._wrapped.element_spec
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        return [self._wrapped]
+
+    def close(self) -> None:
+        """End what is behind it."""
+        self._end()
