@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from loaders.base import LoaderSpec
@@ -73,7 +74,7 @@ class Case:
         if self.payload not in PAYLOADS:
             raise UsageError(f"payload must be one of {', '.join(PAYLOADS)}; got {self.payload!r}")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """FORMAT-PAYLOAD-LOADER-PLACEMENT, then whatever differs from the defaults: pytest id, CSV key, chart label."""
         return "-".join([f"{self.format}-{self.payload}-{self.loader}-{self.spec.placement}", *self._changes()])

@@ -131,9 +131,9 @@ def verdict(low: float, high: float) -> Verdict:
     return "faster" if low > 1 else "slower" if high < 1 else "tie"
 
 
-def leader(by_case: Mapping[str, Mapping[int, float]]) -> str | None:
-    """The case with the highest median rate; None without cases."""
-    return max(by_case, key=lambda case: (median(by_case[case].values()), case), default=None)
+def leader(by_case: Mapping[str, Mapping[int, float]]) -> str:
+    """The case with the highest median rate; by name, of equals. Raises ValueError without cases."""
+    return max(by_case, key=lambda case: (median(by_case[case].values()), case))
 
 
 def against(reference: str, by_case: Mapping[str, Mapping[int, float]], *, searched: bool = False) -> dict[str, Comparison]:

@@ -1,8 +1,8 @@
-"""The share of time in which the accelerator computed (AU), 0 to 1, as MLPerf Storage defines it.
+"""The share of time in which the accelerator computed (AU), 0 to 1, as MLPerf Storage defines it: compute / running time.
 
-AU = total compute time / total running time. For an emulated accelerator the compute time is the ideal one, images over
-its rate; for a real step it is the time measured inside the step. The running time holds everything from the first
-measured batch to the last, turnaround between epochs included. Loading alone has no accelerator: None.
+For an emulated accelerator the compute time is the ideal one, images over its rate; for a real step, what was spent
+inside it. Both times are those of steady state: turnaround between epochs has its own column, and ``starvation.py`` puts
+the two together for an epoch of any length. Loading alone has no accelerator: None.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from bench.metrics.base import NS, Metric
+from bench.metrics.base import NS, Metric, steady
 from bench.record import Measured, RunRecord
 
 
 def _one(one: Measured, rate: float | None) -> float | None:
-    running_s = (sum(one.wait_ns) + sum(one.step_ns)) / NS
-    if not running_s:
+    total = steady(one)
+    if total is None or not total.total_ns:
         return None
-    compute_s = sum(one.step_ns) / NS if rate is None else (sum(one.images) - one.buffered_images) / rate
-    return compute_s / running_s
+    compute_ns = total.step_ns if rate is None else total.images / rate * NS
+    return compute_ns / total.total_ns
 
 
 def _compute(records: Sequence[RunRecord]) -> float | None:

@@ -15,13 +15,13 @@ from bench.case import Case
 from bench.compare import interval, rates
 from bench.flags import warnings
 from bench.metrics import METRICS
-from bench.record import Failed, Measured, Run, RunRecord, Skipped, measured
+from bench.record import Run, RunRecord, measured
+from bench.speeds import outcome, reason_of
 
 FIRST_METRICS = (
     "first_batch_s", "epoch_turnaround_s", "wait_share", "step_ms", "cpu_us_per_image", "anon_memory_bytes",
     "device_read_bytes",
 )  # fmt: skip
-NOT_REACHED = "not measured: the run did not get to it (go on with feedbench run --resume RUN)"
 
 
 def case_columns() -> list[str]:
@@ -68,7 +68,7 @@ def sweeps_table(run: Run) -> DataFrame:
             **{name: METRICS[name].compute([record]) for name in METRICS},
             "pixels": _pixels([record])[0],
             "status": record.outcome.status,
-            "reason": _said(record),
+            "reason": reason_of(record),
         }
         for _, _, records in _groups(run)
         for record in records
@@ -117,26 +117,6 @@ def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[
         "warnings": "; ".join(warnings(records, run.info)),
         "pixels_cause": cause,
     }
-
-
-def outcome(records: Sequence[RunRecord]) -> tuple[str, str]:
-    """Status and reason of a case over its sweeps. One failure makes it *failed*: it cannot be relied on.
-
-    A case that racing stopped is *ok*, with the reason why it has fewer sweeps.
-    """
-    failures = [record for record in records if isinstance(record.outcome, Failed)]
-    skips = [record for record in records if isinstance(record.outcome, Skipped)]
-    if failures:
-        tried = len(records) - len(skips)
-        share = f"in {len(failures)} of {tried} sweeps: " if tried > len(failures) else ""
-        return "failed", share + _said(failures[0])
-    if any(isinstance(record.outcome, Measured) for record in records):
-        return "ok", _said(skips[0]) if skips else ""
-    return "skipped", _said(skips[0]) if skips else NOT_REACHED
-
-
-def _said(record: RunRecord) -> str:
-    return "" if isinstance(record.outcome, Measured) else record.outcome.reason
 
 
 def _pixels(records: Sequence[RunRecord]) -> tuple[str | None, str | None]:

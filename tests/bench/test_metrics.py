@@ -34,7 +34,7 @@ def one(**changes: object) -> Measured:
 
 
 EXPECTED = {
-    "accelerator_utilisation": (60 - 4) / 1000 / 0.205,
+    "accelerator_utilisation": (50 - 4) / 1000 / 0.100,
     "anon_memory_bytes": 1000,
     "asked_read_bytes": 600,
     "cpu_cores": 123 / 205,
@@ -87,7 +87,7 @@ def test_several_sweeps_give_the_median() -> None:
 
 
 def test_utilisation_of_a_real_step_is_the_time_inside_it_and_loading_alone_has_none() -> None:
-    assert METRICS["accelerator_utilisation"].compute([record(one(), step="full")]) == pytest.approx(30 / 205)
+    assert METRICS["accelerator_utilisation"].compute([record(one(), step="full")]) == pytest.approx(25 / 100)
     assert METRICS["accelerator_utilisation"].compute([record(one(), step="none")]) is None
 
 

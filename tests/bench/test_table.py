@@ -11,7 +11,8 @@ import pytest
 from bench.case import Case, StepSpec
 from bench.record import Run, load_run
 from bench.report.csv import write_csv
-from bench.report.table import NOT_REACHED, results_columns, results_table, sweeps_table
+from bench.report.table import results_columns, results_table, sweeps_table
+from bench.speeds import NOT_REACHED
 from tests.bench.synthetic import matrix, synthetic_run
 
 AGREED = [

@@ -1,0 +1,101 @@
+"""After how many epochs a conversion has paid for itself, against today's case.
+
+An epoch takes samples / rate, and a turnaround. Converting pays when the seconds saved in each epoch add up to those that
+writing took: epochs = convert_s / (today's epoch - the new epoch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+
+from bench.case import Case
+from bench.compare import Comparison, compare
+from bench.metrics import METRICS
+from bench.record import Run
+from bench.speeds import speeds
+from storage.errors import UsageError
+
+TODAY = ("directory", "encoded", "image_data_generator", "pipeline")
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """The best case of one stored format against today's. ``epochs_low`` and ``_high`` follow the interval of the ratio.
+
+    ``epochs`` is 0 where nothing has to be written, and infinite where no gain is established.
+    """
+
+    stored: str
+    case: str
+    today: str
+    comparison: Comparison
+    convert_s: float
+    epoch_s: float
+    today_epoch_s: float
+    epochs: float
+    epochs_low: float
+    epochs_high: float
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds that each epoch saves; negative if it costs."""
+        return self.today_epoch_s - self.epoch_s
+
+
+def todays(run: Run, step: str, named: str | None = None) -> Case | None:
+    """Today's case under a step: the one that was named (its id, with or without the step), or the plain generator.
+
+    Raises UsageError if the named one was not measured; None if the default one was not.
+    """
+    cases = speeds(run, lambda case: case.step.step == step)
+    if named is not None:
+        for case in cases:
+            if named in (case.id, case.id.replace(f"-step={step}", "")):
+                return case
+        known = ", ".join(case.id for case in list(cases)[:5])
+        raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {known}, ...")
+    default = (c for c in cases if (c.format, c.payload, c.loader, c.spec.placement) == TODAY and not c.name)
+    return next(default, None)
+
+
+def break_even(run: Run, step: str, today: str | None = None) -> list[BreakEven]:
+    """For every stored format and payload of the run: its fastest case under this step, against today's."""
+    now = todays(run, step, today)
+    if now is None:
+        return []
+    cases = speeds(run, lambda case: case.step.step == step and case.format != "memory")
+    best: dict[str, Case] = {}
+    for case in cases:
+        stored = f"{case.format}-{case.payload}"
+        if stored not in best or median(cases[case].values()) > median(cases[best[stored]].values()):
+            best[stored] = case
+    return [_one(run, stored, case, now, cases, len(best)) for stored, case in best.items()]
+
+
+def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[int, float]], stated: int) -> BreakEven:
+    facts = run.info.datasets[stored]
+    compared = compare(cases[case], cases[now], case_a=case.id, case_b=now.id, compared=stated)
+    epoch_s = facts.samples / median(cases[case].values()) + _turnaround(run, case)
+    today_s = facts.samples / median(cases[now].values()) + _turnaround(run, now)
+    # The files are there already, and so is what today's case reads.
+    free = stored in ("directory-encoded", f"{now.format}-{now.payload}")
+    write_s = 0.0 if free else facts.convert_s
+    steady_today = facts.samples / median(cases[now].values())
+    # A change of turnaround is part of the epoch, whatever the ratio of the rates.
+    turned = _turnaround(run, now) - _turnaround(run, case)
+
+    def epochs(ratio: float) -> float:
+        saved = steady_today * (1 - 1 / ratio) + turned if ratio > 0 else -inf
+        return write_s / saved if saved > 0 else inf
+
+    if free or compared.verdict != "faster":
+        epochs_all = (0.0, 0.0, 0.0) if free else (inf, epochs(compared.high), inf)
+    else:
+        epochs_all = (epochs(compared.ratio), epochs(compared.high), epochs(compared.low))
+    return BreakEven(stored, case.id, now.id, compared, write_s, epoch_s, today_s, *epochs_all)
+
+
+def _turnaround(run: Run, case: Case) -> float:
+    return METRICS["epoch_turnaround_s"].compute(run.of(case.id)) or 0.0

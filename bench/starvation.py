@@ -1,0 +1,101 @@
+"""Accelerators you don't have: utilisation (AU) over accelerator speed, from one measurement of loading alone.
+
+Loading alone shows how long the pipeline takes for each batch when nobody makes it wait. Before an accelerator of R
+images/s, with room for K batches ready, batch i is made once the one before it is made and there is room:
+
+    ready[i] = max(ready[i-1], start[i-K]) + made[i]        the pipeline, blocked while K wait
+    start[i] = max(start[i-1] + step, ready[i])             the accelerator, idle until the batch is there
+
+AU = n * step / (end - start), and an epoch's turnaround, in which nothing computes, is added once an epoch. For steady
+times this is min(1, rate / R); the recursion adds what jitter costs near the knee. The derivation, what it leaves out
+(a step that takes processors from the pipeline) and how it compares with measured points: docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.metrics.base import NS, epoch_openings
+from bench.metrics.images_per_s import rate
+from bench.record import Measured
+
+PASS_AU = 0.90
+"""MLPerf Storage's pass mark for image training: below it the accelerator counts as starved."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What one measurement of loading alone says: seconds that each steady batch took, its images, and the turnaround."""
+
+    made_s: tuple[float, ...]
+    images: tuple[int, ...]
+    turnaround_s: float
+    images_per_s: float
+
+
+def loading(one: Measured) -> Loading | None:
+    """From a record of step ``none``; None without a steady batch.
+
+    What a buffer held beforehand is counted out by stretching all times to the true rate.
+    """
+    true_rate = rate(one)
+    if not true_rate:
+        return None
+    rows = list(zip(one.images, one.wait_ns, one.step_ns, epoch_openings(one), strict=True))
+    images = tuple(n for n, _, _, opens in rows if not opens)
+    spent = [(wait + step) / NS for _, wait, step, opens in rows if not opens]
+    stretch = sum(images) / true_rate / sum(spent)
+    waits = [wait / NS for _, wait, _, opens in rows if opens]
+    return Loading(tuple(s * stretch for s in spent), images, median(waits) if waits else 0.0, true_rate)
+
+
+def utilisation(feed: Loading, images_per_s: float, *, ready: int = 2, epoch_images: int | None = None) -> float:
+    """AU, 0 to 1, of an accelerator of that speed.
+
+    ``ready`` is how many batches the pipeline keeps ready; ``epoch_images`` adds an epoch's turnaround (None: steady state).
+    """
+    starts: list[float] = []
+    made = free = computed = idle = 0.0
+    for number, (seconds, images) in enumerate(zip(feed.made_s, feed.images, strict=True)):
+        # With nothing kept ready, a batch is begun only when it is asked for.
+        room = free if ready == 0 else starts[number - ready] if number >= ready else 0.0
+        made = max(made, room) + seconds
+        start = max(free, made)
+        if number:
+            idle += start - free
+        starts.append(start)
+        step = images / images_per_s
+        if number:
+            computed += step
+        free = start + step
+    steady = computed / (computed + idle) if computed else 1.0
+    if epoch_images is None:
+        return steady
+    compute_s = epoch_images / images_per_s
+    return compute_s / (compute_s / steady + feed.turnaround_s)
+
+
+def curve(
+    feed: Loading, speeds: Sequence[float], *, ready: int = 2, epoch_images: int | None = None
+) -> list[tuple[float, float]]:
+    """(accelerator's images/s, AU) for each speed."""
+    return [(speed, utilisation(feed, speed, ready=ready, epoch_images=epoch_images)) for speed in speeds]
+
+
+def knee(feed: Loading, *, ready: int = 2, epoch_images: int | None = None, au: float = PASS_AU) -> float:
+    """The speed in images/s from which on the pipeline starves the accelerator: the highest with that AU or better.
+
+    0.0 if turnaround alone keeps every accelerator below it.
+    """
+    low, high = 0.0, feed.images_per_s / au * 2
+    if utilisation(feed, feed.images_per_s / 1e4, ready=ready, epoch_images=epoch_images) < au:
+        return 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if utilisation(feed, max(middle, 1e-9), ready=ready, epoch_images=epoch_images) >= au:
+            low = middle
+        else:
+            high = middle
+    return low

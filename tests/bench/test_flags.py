@@ -1,0 +1,90 @@
+"""Flags in words: each on a case made to deserve it, and none on one that does not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.case import Case, StepSpec
+from bench.flags import two_states, warnings
+from bench.record import Measured, Run, RunRecord
+from tests.bench.synthetic import matrix, synthetic_run
+
+CASE = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return synthetic_run(tmp_path_factory.mktemp("runs") / "run", cases=[CASE])
+
+
+def flags(run: Run, *, speed: list[float] | None = None, records: int = 5, **changes: Any) -> list[str]:
+    """The flags of the synthetic case with some fields of every measurement changed, and its sweeps at other speeds."""
+    made = []
+    for number, record in enumerate(run.of(CASE.id)[:records]):
+        assert isinstance(record.outcome, Measured)
+        factor = speed[number] if speed else 1.0
+        waits = [round(ns / factor) for ns in record.outcome.wait_ns]
+        made.append(record.model_copy(update={"outcome": record.outcome.model_copy(update={"wait_ns": waits, **changes})}))
+    return warnings(made, run.info)
+
+
+def test_a_quiet_case_has_none(run: Run) -> None:
+    assert flags(run) == []
+
+
+def test_bimodal_says_how_many_epochs_and_how_slow(tmp_path: Path) -> None:
+    case = next(c for c in matrix() if c.id == "tfrecord-encoded-tfdata-pipeline-step=none")
+    run = synthetic_run(tmp_path, cases=[case])
+    found = warnings(run.of(case.id), run.info)
+    assert len(found) == 1
+    assert found[0].startswith("bimodal: ")
+    assert "epochs ran at half speed: switch tf.data's autotuning off" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("drifting: 1[0-9]% slower from the first sweep to the last", {"speed": [1.0, 0.96, 0.92, 0.88, 0.84]}),
+        ("unsteady: sweeps vary by", {"speed": [1.0, 0.85, 1.1, 0.9, 1.05]}),
+        ("busy neighbour: in 5 of 5 sweeps others took up to 30%", {"steal_share": 0.1, "neighbour_share": 0.2}),
+        ("not enough sweeps: 3 measured, 5 needed", {"records": 3}),
+        ("swap: up to 5,000 page faults", {"major_faults": 5000}),
+        ("not proven warm in 5 of 5 sweeps: as little as 83%", {"resident_before": 0.83}),
+        ("warm-up never became steady in 5 of 5 sweeps", {"warmup_steady": False}),
+    ],
+)
+def test_each_flag_has_figures_and_a_next_step(run: Run, words: str, changes: dict[str, Any]) -> None:
+    found = flags(run, **changes)
+    assert len(found) == 1
+    assert found[0].count(": ") >= 2 or "measure" in found[0]
+    import re
+
+    assert re.match(words, found[0]), found
+
+
+def test_cold_that_nobody_proved_is_flagged(tmp_path: Path) -> None:
+    case = Case(format="lmdb", payload="encoded", loader="tfdata", step=StepSpec(step="none"), cache="cold")
+    run = synthetic_run(tmp_path, cases=[case])
+    assert any(
+        flag.startswith("not proven cold in 5 of 5 sweeps, 60%")
+        for flag in warnings(run.of(case.id, "cold_epoch"), run.info)
+    )
+
+
+def test_two_states_are_not_seen_in_ordinary_noise() -> None:
+    rng = np.random.default_rng(0)
+    called = sum(two_states([100 * math.exp(rng.normal(0, 0.05)) for _ in range(20)]) is not None for _ in range(2000))
+    assert called == 0
+    slow, fast = two_states([50.0, 51.0, 100.0, 98.0, 101.0]) or ([], [])
+    assert (slow, fast) == ([50.0, 51.0], [98.0, 100.0, 101.0])
+    assert two_states([50.0, 100.0, 100.0, 100.0, 100.0]) is None
+
+
+def test_nothing_measured_warns_of_nothing(run: Run) -> None:
+    empty: list[RunRecord] = []
+    assert warnings(empty, run.info) == []
