@@ -1,0 +1,164 @@
+"""Two runs against each other, case by case, and whether the second is *established* to be slower: a gate for CI.
+
+Runs at different times share no sweep, so they are compared unpaired, and a machine that has become slower meanwhile
+would look like a regression of every case. Where both hold a limit (``limit:decode``, which runs none of the code under
+test), each case is compared once more relative to it, within sweeps, and only what both comparisons establish counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.compare import Comparison, unpaired
+from bench.record import load_run
+from bench.speeds import outcome, speeds
+from storage.errors import DataError, UsageError
+
+PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|throttl|pressure|boot|uptime", re.IGNORECASE)
+"""Parts of an environment that differ from run to run on one machine, or are meant to differ."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: images/s by case and sweep, what failed, and what it ran on (None if nobody wrote it down)."""
+
+    name: str
+    rates: Mapping[str, Mapping[int, float]]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case in both runs. ``comparison`` is B over A; ``against_limit`` the same relative to a limit, if both have one."""
+
+    case: str
+    a_images_per_s: float
+    b_images_per_s: float
+    comparison: Comparison
+    against_limit: Comparison | None
+
+    def slower_by(self, share: float) -> bool:
+        """Whether B is established to be slower by more than that share (0.05 for 5%)."""
+        both = [self.comparison, *([self.against_limit] if self.against_limit else [])]
+        return all(one.high < 1 - share for one in both)
+
+    @property
+    def verdict(self) -> str:
+        """*faster* or *slower* where both comparisons agree, else *tie*."""
+        if self.against_limit and self.against_limit.verdict != self.comparison.verdict:
+            return "tie"
+        return self.comparison.verdict
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What makes the gate fail: ``slower:5%``, or ``failed`` (a case that ran in A and failed in B)."""
+
+    slower: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Raises UsageError for anything else."""
+        if text == "failed":
+            return cls()
+        match = re.fullmatch(r"slower:(\d+(?:\.\d+)?)%", text)
+        if not match or not 0 <= float(match[1]) < 100:
+            raise UsageError(f"--fail-if takes slower:PERCENT%, such as slower:5%, or failed; got {text!r}")
+        return cls(slower=float(match[1]) / 100)
+
+
+def read_side(path: Path) -> Side:
+    """A run's folder, or a stored baseline: the ``sweeps.csv`` of one. Raises DataError for anything else."""
+    if path.is_file():
+        return _read_csv(path)
+    run = load_run(path)
+    by_case = {case.id: by_sweep for case, by_sweep in speeds(run).items()}
+    results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
+    failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
+    environment = next(iter(run.info.environments.values()), None)
+    return Side(path.name or str(path), by_case, failed, environment)
+
+
+def changes(a: Side, b: Side) -> list[Change]:
+    """Every case that both measured, in A's order; intervals hold for all of them at once."""
+    common = [case for case in a.rates if case in b.rates]
+    limit = next((case for case in common if "limit:decode" in case), None)
+    return [_change(case, a, b, limit if case != limit else None, len(common)) for case in common]
+
+
+def broken(a: Side, b: Side) -> dict[str, str]:
+    """Cases that A measured and that failed in B, with the reason."""
+    return {case: reason for case, reason in b.failed.items() if case in a.rates}
+
+
+def environment_differences(a: Side, b: Side) -> list[str]:
+    """What differs between the machines, in words; empty if nothing that matters does, or if nobody wrote it down."""
+    if a.environment is None or b.environment is None:
+        return []
+    one, other = _flat(a.environment), _flat(b.environment)
+    keys = [key for key in sorted(one.keys() | other.keys()) if not PASSING.search(key)]
+    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
+
+
+def fails(rules: Sequence[Rule], found: Sequence[Change], failed: Mapping[str, str]) -> list[str]:
+    """Why the gate fails, a line a case; empty if it passes."""
+    lines = [
+        f"{change.case} is slower by more than {rule.slower:.1%}: {change.comparison.ratio - 1:+.1%}, "
+        f"at the very best {change.comparison.high - 1:+.1%}"
+        for rule in rules
+        if rule.slower is not None
+        for change in found
+        # A limit runs nothing that a change could have made slower: it speaks of the machine.
+        if "limit:" not in change.case and change.slower_by(rule.slower)
+    ]
+    if any(rule.slower is None for rule in rules):
+        lines += [f"{case} failed: {reason}" for case, reason in failed.items()]
+    return lines
+
+
+def _change(case: str, a: Side, b: Side, limit: str | None, stated: int) -> Change:
+    names = {"case_a": b.name, "case_b": a.name, "compared": stated}
+    plain = unpaired(list(b.rates[case].values()), list(a.rates[case].values()), **names)  # type: ignore[arg-type]
+    relative = None
+    if limit is not None:
+        one, other = _relative(a, case, limit), _relative(b, case, limit)
+        if len(one) > 1 and len(other) > 1:
+            relative = unpaired(other, one, **names)  # type: ignore[arg-type]
+    return Change(case, median(a.rates[case].values()), median(b.rates[case].values()), plain, relative)
+
+
+def _relative(side: Side, case: str, limit: str) -> list[float]:
+    limits = side.rates[limit]
+    return [value / limits[sweep] for sweep, value in side.rates[case].items() if sweep in limits]
+
+
+def _read_csv(path: Path) -> Side:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} is not a run's sweeps.csv: {error}") from error
+    missing = {"case", "phase", "cache", "sweep", "images_per_s", "status", "reason"} - set(table.columns)
+    if missing:
+        raise DataError(f"{path} is not a run's sweeps.csv: it has no column {', '.join(sorted(missing))}")
+    warm = table[(table["phase"] == "warm") & (table["cache"] == "warm")]
+    failed = {str(row["case"]): str(row["reason"]) for _, row in warm[warm["status"] == "failed"].iterrows()}
+    rates: dict[str, dict[int, float]] = {}
+    for _, row in warm[warm["status"] == "ok"].dropna(subset=["images_per_s"]).iterrows():
+        if row["case"] not in failed:
+            rates.setdefault(str(row["case"]), {})[int(row["sweep"])] = float(row["images_per_s"])
+    return Side(path.name, rates, failed)
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return flat

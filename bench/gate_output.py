@@ -1,0 +1,53 @@
+"""What ``feedbench compare`` prints: a line a case, warnings before it, the reasons for failing after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isfinite
+from pathlib import Path
+
+from bench.gate import Change, Rule, broken, changes, environment_differences, fails, read_side
+from storage.errors import DataError
+
+
+def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[str], None]) -> int:
+    """Compare two runs and say how they differ. The exit code: 1 if a rule of ``fail_if`` is established, else 0.
+
+    Raises UsageError for a rule that cannot be read and DataError for a path that is no run, or without a case in common.
+    """
+    rules = [Rule.parse(text) for text in fail_if]
+    one, other = read_side(a), read_side(b)
+    found, failed = changes(one, other), broken(one, other)
+    if not found and not failed:
+        raise DataError(f"{a} and {b} have no case in common that both measured")
+    differences = environment_differences(one, other)
+    if differences:
+        say(
+            f"Warning: these runs come from different environments ({'; '.join(differences[:5])}): a change may be the machine's."
+        )
+    elif one.environment is None or other.environment is None:
+        say("Warning: a sweeps.csv does not say what it ran on: a change may be the machine's.")
+    width = max((len(change.case) for change in found), default=4)
+    say(f"{'case':{width}}  {'A images/s':>10}  {'B images/s':>10}  B / A, with its interval")
+    for change in found:
+        say(f"{change.case:{width}}  {change.a_images_per_s:10.4g}  {change.b_images_per_s:10.4g}  {_words(change)}")
+    for case in sorted(one.rates.keys() ^ other.rates.keys()):
+        why = failed.get(case, f"measured only in {'A' if case in one.rates else 'B'}")
+        say(f"{case:{width}}  not compared: {why}")
+    reasons = fails(rules, found, failed)
+    for reason in reasons:
+        say(f"FAILED: {reason}")
+    if rules and not reasons:
+        say(f"Passed: nothing of {', '.join(fail_if)} is established.")
+    return 1 if reasons else 0
+
+
+def _words(change: Change) -> str:
+    one = change.comparison
+    if not isfinite(one.high):
+        return f"{one.ratio:.3f}  too few sweeps to tell"
+    machine = ""
+    if change.against_limit and change.verdict != one.verdict:
+        machine = f"  (the limit moved alike: {change.against_limit.ratio:.3f} relative to it)"
+    hidden = f"  (could hide {one.smallest_effect:.1%})" if change.verdict == "tie" and not machine else ""
+    return f"{one.ratio:.3f} [{one.low:.3f}, {one.high:.3f}]  {change.verdict}{machine}{hidden}"

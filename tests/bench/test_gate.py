@@ -1,0 +1,143 @@
+"""``feedbench compare`` as a user runs it: exit codes, warnings, baselines, and what is established or merely seen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.gate import Rule, Side, broken, changes, environment_differences, fails, read_side
+from bench.record import Measured, Run, RunRecord, append_records, load_run
+from bench.report.csv import write_csv
+from storage.errors import DataError, UsageError
+from tests.bench.synthetic import synthetic_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs before, after (nothing changed), slower (all but the limits by 12%) and tired (the machine, limits too)."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed in (("before", 1), ("after", 2), ("slower", 3), ("tired", 4)):
+        synthetic_run(folder / name, cases=8, seed=seed)
+    slow_down(load_run(folder / "slower"), 0.88, limits=False)
+    slow_down(load_run(folder / "tired"), 0.80, limits=True)
+    write_csv(load_run(folder / "before"))
+    return folder
+
+
+def slow_down(run: Run, factor: float, *, limits: bool) -> None:
+    (run.path / "records.jsonl").unlink()
+    append_records(run.path, [slower(r, factor) if limits or r.case.format != "memory" else r for r in run.records])
+
+
+def slower(record: RunRecord, factor: float) -> RunRecord:
+    assert isinstance(record.outcome, Measured)
+    waits = [round(ns / factor) for ns in record.outcome.wait_ns]
+    return record.model_copy(update={"outcome": record.outcome.model_copy(update={"wait_ns": waits})})
+
+
+def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from bench.cli import main; main()", "compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_nothing_changed_passes(runs: Path) -> None:
+    done = run_cli(runs / "before", runs / "after", "--fail-if", "slower:5%")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Passed: nothing of slower:5% is established." in done.stdout
+    assert "Warning" not in done.stdout
+
+
+def test_an_established_slowdown_fails(runs: Path) -> None:
+    done = run_cli(runs / "before", runs / "slower", "--fail-if", "slower:5%")
+    assert done.returncode == 1
+    assert "FAILED: directory-raw-tfdata-pipeline-step=none is slower by more than 5.0%" in done.stdout
+    assert run_cli(runs / "before", runs / "slower").returncode == 0
+    assert run_cli(runs / "before", runs / "slower", "--fail-if", "slower:20%").returncode == 0
+
+
+def test_a_slower_machine_is_no_regression(runs: Path) -> None:
+    done = run_cli(runs / "before", runs / "tired", "--fail-if", "slower:5%")
+    assert done.returncode == 0, done.stdout
+    assert "the limit moved alike" in done.stdout
+
+
+def test_a_stored_baseline_is_one_small_file(runs: Path) -> None:
+    baseline = runs / "before" / "sweeps.csv"
+    folder, file = read_side(runs / "before"), read_side(baseline)
+    assert file.rates.keys() == folder.rates.keys()
+    done = run_cli(baseline, runs / "slower", "--fail-if", "slower:5%")
+    assert done.returncode == 1
+    assert "does not say what it ran on" in done.stdout
+
+
+def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
+    synthetic_run(tmp_path / "other", cases=8, seed=2)
+    info = json.loads((tmp_path / "other" / "run.json").read_text())
+    info["environments"]["e0"]["cpu_model"] = "Another CPU"
+    info["environments"]["e0"]["load_1m"] = 7
+    (tmp_path / "other" / "run.json").write_text(json.dumps(info))
+    assert environment_differences(read_side(runs / "before"), read_side(tmp_path / "other")) == [
+        "cpu_model: Synthetic CPU @ 2.00 GHz and Another CPU"
+    ]
+    assert "Warning: these runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
+
+
+def test_merely_seen_is_not_established() -> None:
+    """Two noisy sweeps a side show 30% less; that proves nothing."""
+    a = Side("a", {"case": {0: 100.0, 1: 150.0}})
+    b = Side("b", {"case": {0: 70.0, 1: 105.0}})
+    (change,) = changes(a, b)
+    assert change.comparison.ratio == pytest.approx(0.7)
+    assert not change.slower_by(0.05)
+
+
+def test_equal_runs_rarely_fail_the_gate() -> None:
+    """Eight equal cases, weather that lasts longer than a run: fewer than one gate in twenty fails."""
+    rng, failed = np.random.default_rng(8), 0
+    for _ in range(300):
+        sides = []
+        for name in "ab":
+            machine = rng.normal(0, 0.05)
+            weather = [machine + rng.normal(0, 0.02) for _ in range(5)]
+            cases = {("limit:decode" if n == 0 else f"case{n}"): n for n in range(8)}
+            rates = {c: {s: 100 * float(np.exp(w + rng.normal(0, 0.01))) for s, w in enumerate(weather)} for c in cases}
+            sides.append(Side(name, rates))
+        failed += any(change.slower_by(0.0) for change in changes(*sides) if change.case != "limit:decode")
+    assert failed / 300 < 0.05
+
+
+def test_a_case_that_failed_is_named_and_fails_when_asked(runs: Path) -> None:
+    a = read_side(runs / "before")
+    case = next(iter(a.rates))
+    b = replace(a, rates={k: v for k, v in a.rates.items() if k != case}, failed={case: "hung for 60 s"})
+    assert fails([Rule.parse("failed")], changes(a, b), broken(a, b)) == [f"{case} failed: hung for 60 s"]
+    assert fails([Rule.parse("slower:5%")], changes(a, b), broken(a, b)) == []
+
+
+@pytest.mark.parametrize("rule", ["slower", "slower:5", "slower:-1%", "slower:200%", "faster:5%", ""])
+def test_a_bad_rule_is_refused(rule: str) -> None:
+    with pytest.raises(UsageError, match="--fail-if takes slower:PERCENT%"):
+        Rule.parse(rule)
+
+
+def test_a_bad_rule_is_one_line_and_exit_code_2(runs: Path) -> None:
+    done = run_cli(runs / "before", runs / "after", "--fail-if=slower")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--fail-if takes slower:PERCENT%, such as slower:5%, or failed; got 'slower'" in done.stderr
+
+
+def test_what_is_no_run_is_named(runs: Path, tmp_path: Path) -> None:
+    done = run_cli(runs / "before", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path} is not a run" in done.stderr
+    (tmp_path / "some.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"some\.csv is not a run's sweeps\.csv: it has no column"):
+        read_side(tmp_path / "some.csv")
+    synthetic_run(tmp_path / "empty", cases=[], sweeps=1)
+    assert "no case in common" in run_cli(runs / "before", tmp_path / "empty").stderr
