@@ -45,6 +45,9 @@ DIFFERENCES = {
 ROTATION_DEGREES = 36
 """RandomRotation(0.1): a tenth of a turn, to either side."""
 
+UNREADABLE = (OSError, ValueError, SyntaxError)
+"""What Pillow raises at a broken image."""
+
 FILE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/x-portable-pixmap", "image/tiff")
 """What ``flow_from_directory`` lists; it passes over other files without a word."""
 
@@ -115,7 +118,7 @@ class GeneratorFeed(keras.utils.PyDataset):  # type: ignore[misc]
         self.iterator.total_batches_seen = epoch * len(self) + index
         try:
             images = self.iterator[index]
-        except Exception as error:
+        except UNREADABLE as error:
             raise self._named(chosen, error) from error
         return images, np.asarray(self.iterator.classes[chosen], np.int64)
 
@@ -124,7 +127,7 @@ class GeneratorFeed(keras.utils.PyDataset):  # type: ignore[misc]
         for index in chosen:
             try:
                 self.iterator._get_batches_of_transformed_samples(np.array([index]))
-            except Exception as cause:
+            except UNREADABLE as cause:
                 key = (
                     self.iterator.filenames[index]
                     if isinstance(self.iterator, DirectoryIterator)

@@ -1,0 +1,175 @@
+"""What every loader must do, over LOADERS x FORMATS x payloads x placements. The proof itself is ``bench.equivalence``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.equivalence import prove
+from bench.identity import Rings, align
+from loaders import LOADERS
+from loaders.base import PLACEMENTS, Feed, LoaderSpec
+from storage import FORMATS, open_dataset
+from storage.base import PAYLOADS
+from storage.dataset import read_info
+from tests.loaders.conftest import SIZE, Stored
+
+SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2)
+PLAIN = replace(SPEC, augment=False)
+
+UNREPEATABLE_AUGMENTATION = {
+    "image_dataset_from_directory": "Keras' layers draw from a state that parallel calls share",
+}
+"""Their order repeats for a seed, their augmentation does not; the loader's page says so."""
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_delivers_every_sample_once_with_its_label_and_pixels(
+    stored: Stored, loader: str, format_name: str, payload: str, placement: str
+) -> None:
+    path = stored(format_name, payload)
+    spec = replace(SPEC, placement=placement)
+    reason = LOADERS[loader].unsupported(read_info(path), spec)
+    if reason:
+        assert len(reason) > 20
+        pytest.skip(reason)
+    pixels = prove(path, "train", loader, spec)
+    assert pixels.samples_checked == 76
+    assert payload == "encoded" or pixels.verdict == "identical"
+
+
+def supported(stored: Stored, loader: str, spec: LoaderSpec) -> Any:
+    """The first dataset that a loader can serve under a spec. Each serves one, or it would be no loader."""
+    reasons = []
+    for format_name in FORMATS:
+        path = stored(format_name, "encoded")
+        reason = LOADERS[loader].unsupported(read_info(path), spec)
+        if reason is None:
+            return path
+        reasons.append(reason)
+    if any("pip install" in reason for reason in reasons):
+        pytest.skip(reasons[0])
+    raise AssertionError(f"{loader} serves no format: {reasons}")
+
+
+def build(stored: Stored, loader: str, spec: LoaderSpec) -> Feed:
+    return LOADERS[loader].build(open_dataset(supported(stored, loader, spec)), spec)
+
+
+Epoch = list[tuple[NDArray[Any], NDArray[np.int64]]]
+
+
+def epoch(feed: Feed, n: int) -> Epoch:
+    return [(np.asarray(images), np.asarray(labels)) for images, labels in feed.epoch(n)]
+
+
+def same(one: Epoch, other: Epoch) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and np.allclose(a, b, atol=1e-4) and np.array_equal(y, z)
+        for (a, y), (b, z) in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_seed_repeats_order_and_augmentation(stored: Stored, loader: str) -> None:
+    spec = replace(SPEC, augment=loader not in UNREPEATABLE_AUGMENTATION, workers=1)
+    first, again = build(stored, loader, spec), build(stored, loader, spec)
+    other = build(stored, loader, replace(spec, seed=7))
+    try:
+        zero, one, two = epoch(first, 0), epoch(first, 1), epoch(first, 2)
+        assert not same(zero, one)
+        assert not same(one, two)
+        # Whatever ran before: backwards, and with a pass given up in the middle.
+        assert same(epoch(again, 2), two)
+        next(iter(again.epoch(1)))
+        assert same(epoch(again, 0), zero)
+        assert not same(epoch(other, 0), zero)
+    finally:
+        first.close()
+        again.close()
+        other.close()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_without_shuffling_every_pass_is_the_same_and_placements_agree(stored: Stored, loader: str) -> None:
+    spec = replace(PLAIN, shuffle=False)
+    outside, inside = build(stored, loader, spec), build(stored, loader, replace(spec, placement="model"))
+    try:
+        ready, bare = epoch(outside, 0), epoch(inside, 0)
+        assert same(ready, epoch(outside, 1))
+        entered = []
+        for images, labels in bare:
+            tensor = images
+            for layer in inside.layers:
+                tensor = layer(tensor)
+            entered.append((np.asarray(tensor), labels))
+        assert same(ready, entered)
+        assert [images.dtype for images, _ in bare] == ["uint8"] * len(bare)
+    finally:
+        outside.close()
+        inside.close()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_drops_a_short_last_batch_if_asked(stored: Stored, loader: str) -> None:
+    spec = replace(SPEC, drop_remainder=True, placement="model")
+    prove(supported(stored, loader, spec), "train", loader, spec)
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")  # fit's own default
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_fit_takes_it_as_it_stands(stored: Stored, loader: str, placement: str) -> None:
+    feed = build(stored, loader, replace(SPEC, placement=placement))
+    seen: list[float] = []
+    model = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), *feed.layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs["loss"]))
+    try:
+        model.fit(feed, epochs=2, verbose=0, callbacks=[count])
+    finally:
+        feed.close()
+    assert len(seen) == 2 * len(feed) == 6
+    assert np.isfinite(seen).all()
+
+
+def test_the_model_augments_as_the_pipeline_is_proven_to(stored: Stored) -> None:
+    feed = build(stored, "image_data_generator", replace(SPEC, placement="model", scaling="none"))
+    rings = Rings((SIZE, SIZE))
+    found = []
+    try:
+        for images, _ in epoch(feed, 0) + epoch(feed, 1):
+            tensor = images
+            for layer in feed.layers:
+                tensor = layer(tensor, training=True)
+            found += [align(*pair) for pair in zip(rings.unroll(np.asarray(tensor)), rings.unroll(images), strict=True)]
+    finally:
+        feed.close()
+    angles = np.array([alignment.angle for alignment in found])
+    assert np.abs(angles).max() <= 39
+    assert 16 < angles.std() < 26
+    assert 0.3 < np.mean([alignment.flipped for alignment in found]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"on_error": "skip"}, "skip"),
+        ({"jpeg_scale": "auto"}, "JPEG"),
+        ({"cache": True}, "cache"),
+    ],
+)
+@pytest.mark.parametrize("loader", ["image_data_generator", "from_generator", "image_dataset_from_directory"])
+def test_keras_says_what_it_cannot_do(stored: Stored, loader: str, changes: dict[str, Any], words: str) -> None:
+    info = read_info(stored("directory", "encoded"))
+    assert words in (LOADERS[loader].unsupported(info, replace(SPEC, **changes)) or "")
