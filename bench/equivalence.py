@@ -7,6 +7,7 @@ Where the pipeline augments, a second pass without augmentation compares pixels 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -207,6 +208,7 @@ class _Walk:
         graph = csr_array((np.ones(len(rows)), (rows, columns)), shape=(self.delivered, len(self.references)))
         if (maximum_bipartite_matching(graph, perm_type="column") >= 0).all():
             return
+        self._same_labels(loader)
         counts = np.bincount([self.references.copies(index)[0] for index, _ in self.best], minlength=len(self.references))
         due = np.bincount([self.references.copies(i)[0] for i in range(len(self.references))], minlength=len(counts))
         wrong = [i for i in np.argsort(due - counts) if counts[i] > due[i]] or [int(np.argmax(np.abs(counts - due)))]
@@ -215,6 +217,18 @@ class _Walk:
             f"{loader}: {self.references.keys[wrong[0]]} came {counts[wrong[0]]} times in an epoch, expected {due[wrong[0]]}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
         )
+
+    def _same_labels(self, loader: str) -> None:
+        """Of copies, each label as often as it is stored."""
+        came: dict[int, list[int]] = defaultdict(list)
+        for index, label in self.best:
+            came[index].append(label)
+        for index, labels in came.items():
+            due = sorted(int(self.references.labels[i]) for i in self.references.copies(index))
+            if len(labels) == len(due) and sorted(labels) != due:
+                raise NotEquivalentError(
+                    f"{loader}: the copies of {self.references.keys[index]} came with labels {sorted(labels)}; expected {due}"
+                )
 
     def _augmented_as_asked(self, loader: str) -> None:
         """Flips and rotations really happened, over the whole stated range and not beyond it."""

@@ -131,13 +131,15 @@ def subset(path: Path, split: str, limit: int | None, seed: int) -> Iterator[Pat
     The choice is stored in a temporary folder, shard by shard as the original is, so that the whole loader runs over it.
     """
     with open_dataset(path, split) as dataset:
-        if limit is None or len(dataset) <= limit:
-            yield path
-            return
-        chosen = np.sort(np.random.default_rng(seed).choice(len(dataset), limit, replace=False))
-        with tempfile.TemporaryDirectory(prefix="feedbench-proof-") as folder:
+        samples = len(dataset)
+    if limit is None or samples <= limit:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="feedbench-proof-") as folder:
+        with open_dataset(path, split) as dataset:
+            chosen = np.sort(np.random.default_rng(seed).choice(samples, limit, replace=False))
             _store(dataset, chosen, Path(folder))
-            yield Path(folder)
+        yield Path(folder)
 
 
 def _store(dataset: StoredDataset, chosen: NDArray[np.int64], folder: Path) -> None:

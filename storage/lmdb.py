@@ -7,7 +7,9 @@ that every LMDB reads.
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,21 +70,43 @@ class Lmdb:
     @contextmanager
     def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[LmdbShard]:
         """Map one file, read only. An environment must not cross a fork: open after it."""
-        import lmdb
-
-        if not path.is_file():
-            raise DataError(f"{path} is missing")
-        try:
-            environment = lmdb.open(
-                str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, lib_version=0
-            )
-        except lmdb.Error as error:
-            raise DataError(f"{path} is not an LMDB file, or is damaged: {error}") from error
-        with environment:
+        with _environment(path) as environment:
             yield LmdbShard(path, environment, shard)
 
 
 LMDB = Lmdb()
+
+_shared: dict[tuple[int, Path], tuple[Any, int]] = {}
+"""By process and file: an open environment and how many use it. LMDB refuses to open a file twice in a process."""
+_sharing = threading.Lock()
+
+
+@contextmanager
+def _environment(path: Path) -> Iterator[Any]:
+    import lmdb
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    mine = os.getpid(), path.resolve()
+    with _sharing:
+        environment, users = _shared.get(mine, (None, 0))
+        if environment is None:
+            try:
+                environment = lmdb.open(
+                    str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, lib_version=0
+                )
+            except lmdb.Error as error:
+                raise DataError(f"{path} is not an LMDB file, or is damaged: {error}") from error
+        _shared[mine] = environment, users + 1
+    try:
+        yield environment
+    finally:
+        with _sharing:
+            environment, users = _shared.pop(mine)
+            if users > 1:
+                _shared[mine] = environment, users - 1
+            else:
+                environment.close()
 
 
 class _Appender:

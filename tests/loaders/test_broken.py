@@ -93,7 +93,7 @@ def wrong_dtype(batches: Batches) -> Batches:
 
 
 def float_labels(batches: Batches) -> Batches:
-    return [(images, labels.astype(np.float32)) for images, labels in batches]  # type: ignore[misc]
+    return [(images, labels.astype(np.float32)) for images, labels in batches]
 
 
 def wrong_shape(batches: Batches) -> Batches:

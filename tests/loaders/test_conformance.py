@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.equivalence import prove
 from bench.identity import Rings, align
 from loaders import LOADERS
-from loaders.base import PLACEMENTS, Feed, LoaderSpec
+from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
 from storage.base import PAYLOADS
 from storage.dataset import read_info
@@ -33,7 +33,7 @@ UNREPEATABLE_AUGMENTATION = {
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("loader", LOADERS)
 def test_delivers_every_sample_once_with_its_label_and_pixels(
-    stored: Stored, loader: str, format_name: str, payload: str, placement: str
+    stored: Stored, loader: str, format_name: str, payload: str, placement: Placement
 ) -> None:
     path = stored(format_name, payload)
     spec = replace(SPEC, placement=placement)
@@ -127,7 +127,7 @@ def test_drops_a_short_last_batch_if_asked(stored: Stored, loader: str) -> None:
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")  # fit's own default
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("loader", LOADERS)
-def test_fit_takes_it_as_it_stands(stored: Stored, loader: str, placement: str) -> None:
+def test_fit_takes_it_as_it_stands(stored: Stored, loader: str, placement: Placement) -> None:
     feed = build(stored, loader, replace(SPEC, placement=placement))
     seen: list[float] = []
     model = keras.Sequential(
