@@ -134,6 +134,9 @@ class SupportsRandomAccess(Protocol):
     def key(self, index: int) -> str:
         """The key of one sample."""
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each stored image, int64, shape (n,)."""
+
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples at ``indices`` (within this reader), in that order."""
 

@@ -18,7 +18,7 @@ def crc32c(image: bytes | NDArray[np.uint8]) -> int:
     return int(google_crc32c.value(image if isinstance(image, bytes) else image.tobytes()))
 
 
-def digest(chunks: Iterable[bytes]) -> str:
+def digest(chunks: Iterable[bytes | memoryview]) -> str:
     """XXH3-128 over all chunks in order, as ``xxh3:HEX``."""
     state = xxhash.xxh3_128()
     for chunk in chunks:

@@ -1,38 +1,35 @@
-"""Writing a dataset into a format: plan, shards, commit.
+"""Writing a dataset into a format: what is asked, scan, plan, shards, commit.
 
-A dataset is made in ``OUT.partial``, shard by shard; each shard is written, synced and noted in ``.writing``, so that the same
-call goes on where an interrupted one stopped. ``dataset.json`` comes last, and then the whole folder is renamed into its place.
+Made in ``OUT.partial`` (``storage/workspace.py``), shard by shard (``storage/shards.py``), in this process, several, or a cluster
+(``storage/backends.py``). The same call goes on where an interrupted one stopped.
 """
 
 from __future__ import annotations
 
-import fcntl
+import csv
 import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel
-
-from storage import FORMATS, pixels
-from storage.base import MANIFEST, PAYLOADS, RESIZES, DatasetInfo, Layout, Payload, Resize, Sample, ShardInfo, SplitInfo
+from storage import FORMATS
+from storage.backends import BACKENDS, run, ticking
+from storage.base import PAYLOADS, RESIZES, DatasetInfo, Layout, Payload, Resize, ShardInfo, SplitInfo, layout_options
+from storage.dataset import read_info
 from storage.errors import DataError, UsageError
-from storage.files import beside, sync
-from storage.plan import Order, PlannedShard, plan, source_digest
-from storage.source import SUFFIXES, FolderImages, Images, Source, scan
+from storage.files import beside
+from storage.plan import Order, PlannedShard, PlannedSplit, plan_splits
+from storage.shards import DiskFullError, Done, Job, OnError, Task
+from storage.source import Source, scan
+from storage.workspace import Workspace, locked
 
-OnError: TypeAlias = Literal["stop", "skip"]
 SHARD_BYTES = 64 << 20
-NOTES = ".writing"
-"""The folder of a conversion under way: the lock, the recipe, a note for each finished shard."""
+COMPRESSIONS = ("none", "lzf", "gzip", "blosc2", "zstd")
 
 
 @dataclass(frozen=True)
@@ -45,29 +42,53 @@ class Progress:
     all_bytes: int
 
 
-class _Done(BaseModel):
-    """What a finished shard leaves in ``.writing``."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is asked of a conversion, as far as the bytes that it writes depend on it."""
 
-    shard: ShardInfo
-    media_types: dict[str, int]
-    skipped: list[tuple[str, str]]
+    to: str
+    payload: Payload = "encoded"
+    image_size: tuple[int, int] = (160, 160)
+    resize: Resize = "bilinear"
+    on_error: OnError = "stop"
+    order: Order = "mixed"
+    seed: int = 0
+    shard_bytes: int = SHARD_BYTES
+    split: tuple[tuple[str, float], ...] = ()
+    max_side: int = 0
+    quality: int = 90
+    compression: str = "none"
 
+    def __post_init__(self) -> None:
+        _one_of("payload", self.payload, PAYLOADS)
+        _one_of("resize", self.resize, RESIZES)
+        _one_of("on_error", self.on_error, ("stop", "skip"))
+        _one_of("order", self.order, ("mixed", "source"))
+        _one_of("compression", self.compression, COMPRESSIONS)
+        for name, value, least in (("image_size", min(self.image_size), 1), ("shard_bytes", self.shard_bytes, 1),
+                                   ("max_side", self.max_side, 0), ("seed", self.seed, 0), ("quality", self.quality, 1)):  # fmt: skip
+            if value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        if self.quality > 100:
+            raise UsageError(f"quality must be from 1 to 100, got {self.quality}")
+        if self.max_side and self.payload == "raw":
+            raise UsageError("max_side re-encodes files, so it needs the payload encoded; for raw give image_size")
+        if self.compression != "none" and (self.to != "hdf5" or self.payload != "raw"):
+            raise UsageError(f"compression is for raw images in hdf5; got {self.payload} in {self.to}")
 
-@dataclass(frozen=True)
-class _Task:
-    """One shard, as it travels to a worker: no image bytes."""
-
-    format: str
-    workspace: str
-    file: str
-    name: str
-    images: Images
-    indices: list[int]
-    keys: list[str]
-    labels: list[int]
-    layout: Layout
-    resize: Resize
-    on_error: OnError
+    @property
+    def layout(self) -> Layout:
+        """What a format needs to know of it."""
+        options: dict[str, str | int | bool] = {}
+        if self.compression != "none":
+            options["compression"] = self.compression
+        if self.max_side:
+            options |= {"max_side": self.max_side, "quality": self.quality}
+        return Layout(
+            payload=self.payload,
+            image_size=self.image_size if self.payload == "raw" else None,
+            options=layout_options(options),
+        )
 
 
 def default_out(name: str, to: str, payload: str) -> Path:
@@ -80,113 +101,72 @@ def convert(
     *,
     to: str,
     out: str | Path | None = None,
-    payload: Payload = "encoded",
-    image_size: int | tuple[int, int] = (160, 160),
-    resize: Resize = "bilinear",
-    on_error: OnError = "stop",
     overwrite: bool = False,
-    order: Order = "mixed",
-    seed: int = 0,
-    shard_bytes: int = SHARD_BYTES,
+    image_size: int | tuple[int, int] = (160, 160),
+    split: Mapping[str, float] | None = None,
     workers: int = 0,
+    backend: str = "local",
+    address: str | None = None,
     progress: Callable[[Progress], None] | None = None,
+    **options: Any,
 ) -> DatasetInfo:
-    """Write the images of ``source`` (a folder; None: the demo images) as a dataset of format ``to``.
+    """Write the images of ``source`` (a folder, or a stored dataset; None: the demo images) as a dataset of format ``to``.
 
     Parameters
     ----------
     out
         Where; ``data/NAME/FORMAT-PAYLOAD`` if not given.
     payload
-        ``encoded`` keeps every file's bytes; ``raw`` decodes, resizes to ``image_size`` (height, width) and stores uint8.
+        ``encoded`` keeps every file's bytes; ``raw`` decodes, resizes to ``image_size`` (height, width) by the filter ``resize``
+        and stores uint8.
     on_error
         ``stop`` at the first image that cannot be stored, or ``skip`` it and list it in ``skipped.csv``.
+    overwrite
+        Replace an earlier dataset, once the new one is whole.
     order, seed
         ``mixed`` spreads samples over shards in an order fixed by the seed; ``source`` keeps the source's.
+    split
+        ``{"validation": 0.2}`` takes a fifth of each class out of a source that has no splits, by the seed.
+    max_side, quality
+        Encode again, in this quality, each JPEG and WebP with a longer side than ``max_side`` pixels.
     shard_bytes
-        A shard holds at most this much, or one sample.
+        A shard holds at most this much, or one sample. A worker holds up to one shard in memory.
+    compression
+        Of raw images in HDF5: ``none`` (so that it can be mapped), ``lzf``, ``gzip``, ``blosc2`` or ``zstd``.
     workers
         Processes; 0 means one a processor. The bytes written do not depend on it.
+    backend, address
+        ``dask`` and a scheduler's address: write the shards on its workers, which see the same paths.
     progress
-        Called after each shard.
+        Called about five times a second, from a thread of its own, and after each shard.
 
     Raises
     ------
     DataError
         The source or an image is at fault, or ``out`` cannot be written. UsageError: an option is.
     """
-    writer = FORMATS[to]
-    _check_choice("payload", payload, PAYLOADS)
-    _check_choice("resize", resize, RESIZES)
-    _check_choice("on_error", on_error, ("stop", "skip"))
-    _check_choice("order", order, ("mixed", "source"))
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if min(size) < 1 or shard_bytes < 1:
-        raise UsageError(f"image size and shard size must be at least 1; got {size} and {shard_bytes}")
-    found = scan(demo_images() if source is None else Path(source))
-    if found.payload == "raw" and payload == "encoded":
-        raise UsageError(f"{source} holds raw images: their files are gone. Convert from the original images instead.")
-    target = Path(out) if out is not None else default_out(found.name, to, payload)
-    if target.exists() and not overwrite:
-        raise UsageError(
-            f"{target} exists. Choose another --out, or give --overwrite to replace it once the new one is whole."
-        )
-    layout = Layout(payload=payload, image_size=size if payload == "raw" else None)
-    shards = list(
-        plan(
-            found,
-            shard_bytes=shard_bytes,
-            order=order,
-            seed=seed,
-            sample_bytes=size[0] * size[1] * 3 if payload == "raw" else None,
-        )
-    )
-    started = time.perf_counter()
-    source_sum = source_digest(found)
-    recipe = {
-        "source": source_sum,
-        "to": to,
-        "layout": asdict(layout),
-        "resize": resize,
-        "on_error": on_error,
-        "order": order,
-        "seed": seed,
-        "shard_bytes": shard_bytes,
-    }
-    with _workspace(target, recipe) as workspace:
-        tasks = [_task(found, shard, to, writer.suffix, workspace, layout, resize, on_error) for shard in shards]
-        done = _write_all(tasks, shards, workers, progress)
-        skipped = [row for task in tasks for row in done[task.name].skipped]
-        media_types: Counter[str] = Counter()
-        for task in tasks:
-            media_types.update(done[task.name].media_types)
-        stored = {name: tuple(done[shard.name].shard for shard in shards if shard.split == name) for name in found.splits}
-        splits = {name: SplitInfo(samples=sum(s.samples for s in infos), shards=infos) for name, infos in stored.items()}
-        count = sum(split.samples for split in splits.values())
-        if count + len(skipped) != len(found):
-            raise DataError(f"{len(found)} images found, {count} stored, {len(skipped)} skipped: the format {to} lost some")
-        if not count:
-            raise DataError(f"no image of {found.name} could be stored; the first reason: {skipped[0][0]}: {skipped[0][1]}")
-        info = DatasetInfo(
-            name=found.name,
-            source_digest=source_sum,
-            format=to,
-            payload=payload,
-            image_size=layout.image_size,
-            resize=resize if payload == "raw" else None,
-            media_types=dict(sorted(media_types.items())),
-            class_names=found.class_names,
-            splits=splits,
-            order=order,
-            seed=seed,
-            found_samples=len(found),
-            stored_samples=count,
-            skipped_samples=len(skipped),
-            stored_bytes=sum(shard.bytes for split in splits.values() for shard in split.shards),
-            convert_s=time.perf_counter() - started,
-        )
-        _commit(workspace, target, info, skipped)
-    return info
+    try:
+        recipe = Recipe(to=to, image_size=size, split=tuple((split or {}).items()), **options)
+    except TypeError as error:
+        raise UsageError(f"convert: {str(error).split('() ')[-1]}") from error
+    FORMATS[to]
+    _one_of("backend", backend, BACKENDS)
+    root = demo_images() if source is None else Path(source)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
+    name = "demo" if source is None else None
+    target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
+    target = target.resolve() if target.is_symlink() else target
+    if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
+        raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
+    with locked(target) as workspace:
+        workspace.recover(overwrite=overwrite)
+        try:
+            return _convert(root, name, recipe, workspace, overwrite, progress, (workers, backend, address))
+        except BaseException:
+            workspace.discard()
+            raise
 
 
 def demo_images() -> Path:
@@ -199,172 +179,149 @@ def demo_images() -> Path:
     return folder
 
 
-def write_shard(task: _Task) -> str:
-    """Write one shard, note it as done, and give its name. Runs in a worker process."""
-    writer = FORMATS[task.format]
-    workspace = Path(task.workspace)
-    place = workspace / task.file
-    place.parent.mkdir(parents=True, exist_ok=True)
-    media_types: Counter[str] = Counter()
-    skipped: list[tuple[str, str]] = []
-    with beside(place) as partial:
-        # The directory format derives places from the index's own name, so it writes at its place and notes itself last.
-        at = place if task.format == "directory" else partial
-        shard = writer.write_shard(_samples(task, media_types, skipped), at, task.layout)
-        if at is place:
-            place.rename(partial)
-    shard = shard.model_copy(update={"file": task.file})
-    note = _Done(shard=shard, media_types=dict(media_types), skipped=skipped)
-    with beside(workspace / NOTES / f"{task.name}.json") as partial:
-        partial.write_text(note.model_dump_json())
-    return task.name
+def source_name(root: Path) -> str:
+    """What a source is called: the folder's name, or the name that a stored dataset was given."""
+    return read_info(root).name if (root / "dataset.json").is_file() else root.resolve().name or "images"
 
 
-def _samples(task: _Task, media_types: Counter[str], skipped: list[tuple[str, str]]) -> Iterator[Sample]:
-    with task.images.open() as read:
-        for index, key, label in zip(task.indices, task.keys, task.labels, strict=True):
-            try:
-                kind, image = _image(read(index, key), key, task)
-            except DataError as error:
-                if task.on_error == "stop":
-                    file = task.images.root / key if isinstance(task.images, FolderImages) else key
-                    raise DataError(f"{file}: {error}. Mend or remove it, or give --on-error skip.") from error
-                skipped.append((key, str(error)))
-                continue
-            media_types[kind] += 1
-            yield Sample(key, label, image)
+def _convert(
+    root: Path,
+    name: str | None,
+    recipe: Recipe,
+    workspace: Workspace,
+    overwrite: bool,
+    progress: Callable[[Progress], None] | None,
+    how: tuple[int, str, str | None],
+) -> DatasetInfo:
+    started = time.perf_counter()
+    source = scan(root, workspace.listing)
+    source.name = name or source.name
+    if source.payload == "raw" and recipe.payload == "encoded":
+        raise UsageError(f"{root} holds raw images: their files are gone. Convert from the original images instead.")
+    recorded = json.dumps({"source": [source.digest(), source.stamp], **asdict(recipe)}, sort_keys=True)
+    if workspace.finished(recorded, overwrite=overwrite):
+        return read_info(workspace.target)
+    workspace.begin(recorded)
+    splits = plan_splits(source, recipe.order, recipe.seed, dict(recipe.split))
+    tasks = _tasks(source, splits, recipe, workspace)
+    dones = _write_all(tasks, workspace, progress, how)
+    info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
+    _list_skipped(workspace.path / "skipped.csv", dones)
+    workspace.commit(info.model_dump_json(indent=1))
+    return info
 
 
-def _image(stored: bytes | NDArray[np.uint8], key: str, task: _Task) -> tuple[str, bytes | NDArray[np.uint8]]:
-    """Media type and what to store of one image. DataError, with the reason, if it may not be stored."""
-    size = task.layout.image_size
-    if not isinstance(stored, bytes):
-        assert size is not None
-        return "image/x-raw", pixels.resize(stored, size, task.resize)
-    if not key.lower().endswith(SUFFIXES):
-        raise DataError(f"not an image by its name (expected {', '.join(SUFFIXES)})")
-    kind = pixels.check(stored)
-    return kind, stored if size is None else pixels.resize(pixels.decode(stored), size, task.resize)
-
-
-def _task(
-    found: Source,
-    shard: PlannedShard,
-    to: str,
-    suffix: str,
-    workspace: Path,
-    layout: Layout,
-    resize: Resize,
-    on_error: OnError,
-) -> _Task:
-    split = found.splits[shard.split]
-    return _Task(
-        format=to,
-        workspace=str(workspace),
-        file=shard.file(suffix),
-        name=shard.name,
-        images=split.images,
-        indices=shard.indices.tolist(),
-        keys=[split.keys[index] for index in shard.indices],
-        labels=[split.labels[index] for index in shard.indices],
-        layout=layout,
-        resize=resize,
-        on_error=on_error,
-    )
+def _tasks(source: Source, splits: list[PlannedSplit], recipe: Recipe, workspace: Workspace) -> list[Task]:
+    """A task a shard, in the order of ``dataset.json``; the order of each split goes into a file that workers map."""
+    job = Job(
+        recipe.to, workspace.path.resolve(), workspace.token, recipe.layout, recipe.resize, recipe.on_error,
+        recipe.max_side, recipe.quality,
+    )  # fmt: skip
+    tasks: list[Task] = []
+    height, width = recipe.image_size
+    for split in splits:
+        order = job.workspace / job.token / f"{split.name}.order"
+        split.rows.tofile(order)
+        found = source.splits[split.source]
+        sizes = height * width * 3 if recipe.payload == "raw" else found.listing.sizes
+        for shard in split.shards(sizes, recipe.shard_bytes):
+            tasks.append(Task(job, shard, len(tasks), found.images, found.listing, order))
+    return tasks
 
 
 def _write_all(
-    tasks: list[_Task], shards: list[PlannedShard], workers: int, progress: Callable[[Progress], None] | None
-) -> dict[str, _Done]:
-    """Write what is not yet done; give what each shard left in ``.writing``."""
-    sizes = {shard.name: (len(shard.indices), shard.bytes) for shard in shards}
-    all_images, all_bytes = (sum(column) for column in zip(*sizes.values(), strict=True))
-    images = total = 0
+    tasks: list[Task],
+    workspace: Workspace,
+    progress: Callable[[Progress], None] | None,
+    how: tuple[int, str, str | None],
+) -> list[Done]:
+    """Write what is not yet done; give what every shard has left, in order."""
+    workers, backend, address = how
+    finished = {task.tick for task in tasks if _note(workspace, task.shard).is_file()}
+    counts = [task.shard.stop - task.shard.start for task in tasks]
+    all_images, all_bytes = sum(counts), sum(task.shard.bytes for task in tasks)
 
-    def note(name: str) -> None:
-        nonlocal images, total
-        images += sizes[name][0]
-        total += sizes[name][1]
+    def report(ticks: Any) -> None:
+        images, total = 0.0, 0.0
+        for task, count in zip(tasks, counts, strict=True):
+            share = 1.0 if task.tick in finished else int(ticks[task.tick]) / count
+            images, total = images + share * count, total + share * task.shard.bytes
         if progress is not None:
-            progress(Progress(images, total, all_images, all_bytes))
+            progress(Progress(round(images), round(total), all_images, all_bytes))
 
-    left = []
-    for task in tasks:
-        if _done_path(task).is_file():
-            note(task.name)
-        else:
-            left.append(task)
-    for name in _run(left, workers or len(os.sched_getaffinity(0))):
-        note(name)
-    return {task.name: _Done.model_validate_json(_done_path(task).read_bytes()) for task in tasks}
-
-
-def _run(tasks: list[_Task], workers: int) -> Iterator[str]:
-    if min(workers, len(tasks)) <= 1:
-        yield from map(write_shard, tasks)
-        return
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=min(workers, len(tasks)), return_as="generator_unordered", batch_size=1)
-    yield from parallel(delayed(write_shard)(task) for task in tasks)
-
-
-def _done_path(task: _Task) -> Path:
-    return Path(task.workspace) / NOTES / f"{task.name}.json"
-
-
-@contextmanager
-def _workspace(target: Path, recipe: dict[str, object]) -> Iterator[Path]:
-    """``OUT.partial``, locked; emptied first unless it was begun by the same recipe."""
-    workspace = target.with_name(target.name + ".partial")
+    left = [task for task in tasks if task.tick not in finished]
+    needed = sum(task.shard.bytes for task in left)
+    free = shutil.disk_usage(workspace.path).free
+    if needed > free:
+        raise DataError(_full(workspace, needed, free))
+    none = [0] * len(tasks)
     try:
-        notes = workspace / NOTES
-        notes.mkdir(parents=True, exist_ok=True)
-        lock = (notes / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror} ({error.filename})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another conversion is writing {target}; wait for it, or choose another --out") from None
-        if _old(target).exists() and not target.exists():  # killed between the two renames of a commit
-            _old(target).rename(target)
-        begun = notes / "recipe.json"
-        text = json.dumps(recipe, sort_keys=True)
-        if not begun.is_file() or begun.read_text() != text:
-            for entry in [*workspace.iterdir(), *notes.iterdir()]:
-                if entry.name not in (NOTES, "lock"):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            with beside(begun) as partial:
-                partial.write_text(text)
-        yield workspace
+        with ticking(workspace.path / workspace.token, len(tasks), report if progress else None):
+            for tick in run(left, workers or len(os.sched_getaffinity(0)), backend, address):
+                finished.add(tick)
+                report(none)
+    except DiskFullError as error:
+        needed = sum(task.shard.bytes for task in tasks if task.tick not in finished)
+        raise DataError(_full(workspace, needed, shutil.disk_usage(workspace.path).free)) from error
+    return [Done.model_validate_json(_note(workspace, task.shard).read_bytes()) for task in tasks]
 
 
-def _commit(workspace: Path, target: Path, info: DatasetInfo, skipped: list[tuple[str, str]]) -> None:
-    """``dataset.json`` last, then the folder into its place; an earlier dataset is removed only when the new one is there."""
-    if skipped:
-        import csv
-
-        with beside(workspace / "skipped.csv") as partial, partial.open("w", newline="", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("file", "reason"), *skipped])
-    with beside(workspace / MANIFEST) as partial:
-        partial.write_text(info.model_dump_json(indent=1))
-    old = _old(target)
-    if target.exists():
-        target.rename(old)
-    workspace.rename(target)
-    sync(target.parent)
-    shutil.rmtree(target / NOTES)
-    if old.exists():
-        shutil.rmtree(old)
+def _full(workspace: Workspace, needed: int, free: int) -> str:
+    return (
+        f"no space for {workspace.target}: about {needed / 1e6:,.1f} MB are still needed, {free / 1e6:,.1f} MB are free. "
+        "Free some, or choose another --out; the same command then goes on"
+    )
 
 
-def _old(target: Path) -> Path:
-    """Where an earlier dataset waits while the new one takes its place."""
-    return target.with_name(target.name + ".old")
+def _note(workspace: Workspace, shard: PlannedShard) -> Path:
+    return workspace.done / f"{shard.name}.json"
 
 
-def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+def _info(
+    source: Source, splits: list[PlannedSplit], recipe: Recipe, tasks: list[Task], dones: list[Done], seconds: float
+) -> DatasetInfo:
+    shards: dict[str, list[ShardInfo]] = {split.name: [] for split in splits}
+    media_types: Counter[str] = Counter(source.media_types)
+    for task, done in zip(tasks, dones, strict=True):
+        shards[task.shard.split].append(done.shard)
+        if not source.media_types:
+            media_types.update(done.media_types)
+    stored = {name: SplitInfo(samples=sum(s.samples for s in infos), shards=tuple(infos)) for name, infos in shards.items()}
+    count = sum(split.samples for split in stored.values())
+    skipped = [row for done in dones for row in done.skipped]
+    if count + len(skipped) != len(source):
+        raise DataError(f"{len(source)} images found, {count} stored, {len(skipped)} skipped: {recipe.to} lost some")
+    if not count:
+        raise DataError(f"no image of {source.name} could be stored; the first reason: {skipped[0][1]}: {skipped[0][2]}")
+    return DatasetInfo(
+        name=source.name,
+        source_digest=source.digest(),
+        format=recipe.to,
+        payload=recipe.payload,
+        image_size=recipe.layout.image_size,
+        resize=recipe.resize if recipe.payload == "raw" else None,
+        media_types=dict(sorted(media_types.items())),
+        class_names=source.class_names,
+        splits=stored,
+        order=recipe.order,
+        seed=recipe.seed,
+        options=dict(recipe.layout.options),
+        found_samples=len(source),
+        stored_samples=count,
+        skipped_samples=len(skipped),
+        stored_bytes=sum(done.shard.bytes for done in dones),
+        convert_s=seconds,
+    )
+
+
+def _list_skipped(path: Path, dones: list[Done]) -> None:
+    """``skipped.csv``: what was left out, and why."""
+    rows = [row for done in dones for row in done.skipped]
+    if rows:
+        with beside(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("split", "file", "reason"), *rows])
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")

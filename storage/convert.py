@@ -32,7 +32,15 @@ def main(
     order: Annotated[str, typer.Option(help="mixed (by the seed) or source.")] = "mixed",
     seed: Annotated[int, typer.Option(help="Of the mixed order.")] = 0,
     shard_size: Annotated[str, typer.Option(help="Largest shard: 64MiB, 1GB, 500000.")] = "64MiB",
+    split: Annotated[
+        list[str] | None, typer.Option(help="validation=0.2: take a fifth of each class, where the source has no splits.")
+    ] = None,
+    max_side: Annotated[int, typer.Option(help="Encode again each JPEG and WebP with a longer side than this.", min=0)] = 0,
+    quality: Annotated[int, typer.Option(help="Of what --max-side encodes again.", min=1, max=100)] = 90,
+    compression: Annotated[str, typer.Option(help="Of raw HDF5: none, lzf, gzip, blosc2 or zstd.")] = "none",
     workers: Annotated[int, typer.Option(help="Processes. 0: one a processor.", min=0)] = 0,
+    backend: Annotated[str, typer.Option(help="local, or dask: on the cluster at --address.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Dask scheduler: tcp://host:8786.")] = None,
 ) -> None:
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
     from storage import conversion
@@ -41,7 +49,8 @@ def main(
     options: dict[str, Any] = {
         "to": to, "out": out, "payload": payload, "image_size": parse_size(image_size), "resize": resize,
         "on_error": on_error, "overwrite": overwrite, "order": order, "seed": seed,
-        "shard_bytes": parse_bytes(shard_size), "workers": workers,
+        "shard_bytes": parse_bytes(shard_size), "workers": workers, "split": parse_shares(split or []),
+        "max_side": max_side, "quality": quality, "compression": compression, "backend": backend, "address": address,
     }  # fmt: skip
     try:
         with _progress() as progress:
@@ -61,6 +70,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if not 1 <= len(sides) <= 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise UsageError(f"--image-size takes N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
     return int(sides[0]), int(sides[-1])
+
+
+def parse_shares(texts: list[str]) -> dict[str, float]:
+    """``validation=0.2`` as {"validation": 0.2}. UsageError for anything else."""
+    shares: dict[str, float] = {}
+    for text in texts:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UsageError(f"--split takes NAME=SHARE, such as validation=0.2; got {text!r}") from None
+    return shares
 
 
 def parse_bytes(text: str) -> int:

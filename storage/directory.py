@@ -18,7 +18,7 @@ from storage import pixels
 from storage.base import Batch, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
-from storage.files import sync
+from storage.files import sync, sync_all
 from storage.packed import check_offsets, pack, unpack
 
 
@@ -62,10 +62,7 @@ class Directory:
             labels.append(sample.label)
             sizes.append(len(data))
             sums.append(crc32c(data))
-        for file in written:
-            sync(file)
-        for folder in folders:
-            sync(folder)
+        sync_all(path.parent)
         blob, offsets = pack(keys)
         with path.open("wb") as file_:
             np.savez(
@@ -111,13 +108,13 @@ class DirectoryShard:
                 self._labels = np.asarray(stored["labels"], np.int64)
                 self._keys = np.asarray(stored["keys"], np.uint8)
                 offsets = np.asarray(stored["key_offsets"], np.uint64)
-                self.sizes = np.asarray(stored["sizes"], np.uint64)
+                self._sizes = np.asarray(stored["sizes"], np.uint64)
                 self.crc32c: NDArray[np.uint32] = np.asarray(stored["crc32c"], np.uint32)
                 self.payload = stored["payload"].tobytes().decode()
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise DataError(f"{path} is not the index of a directory shard: {error}") from error
         self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
-        if not len(self._labels) == len(self.sizes) == len(self.crc32c) == shard.samples:
+        if not len(self._labels) == len(self._sizes) == len(self.crc32c) == shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the index is damaged")
 
     def __len__(self) -> int:
@@ -136,6 +133,10 @@ class DirectoryShard:
     def key(self, index: int) -> str:
         """The key of one sample."""
         return unpack(self._keys, self._offsets, index)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each file, int64, (n,)."""
+        return self._sizes.astype(np.int64)
 
     def path(self, index: int) -> Path:
         """The file of one sample."""

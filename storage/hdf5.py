@@ -129,6 +129,12 @@ class Hdf5Shard:
         """The key of one sample."""
         return unpack(self._keys, self._key_offsets, index)
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each image, int64, (n,)."""
+        if self._offsets is None:
+            return np.full(len(self), np.prod(self.data.shape[1:], dtype=np.int64))
+        return np.diff(self._offsets).astype(np.int64)
+
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
         image = self._read(index)

@@ -194,6 +194,11 @@ class LmdbShard:
         """The key of one sample."""
         return unpack(self._keys, self._offsets, index)
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each image, int64, (n,)."""
+        with self.environment.begin(buffers=True) as transaction:
+            return np.array([len(self._value(transaction, index)) for index in range(len(self))], np.int64)
+
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
         with self.environment.begin() as transaction:

@@ -109,6 +109,28 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
+def shrink(data: bytes, max_side: int, quality: int) -> bytes:
+    """A JPEG or WebP made smaller, so that its longer side is ``max_side`` pixels, and encoded again; anything else as it is."""
+    kind = media_type(data)
+    if kind not in ("image/jpeg", "image/webp"):
+        return data
+    image = decode(data)
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return data
+    small = resize(image, (max(1, round(height * scale)), max(1, round(width * scale))), "area")
+    if kind == "image/jpeg":
+        import simplejpeg
+
+        return bytes(simplejpeg.encode_jpeg(small, quality, "RGB", "420", fastdct=False))
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(small).save(stream, "WEBP", quality=quality)
+    return stream.getvalue()
+
+
 def _jpeg_header(data: bytes) -> tuple[int, int, int]:
     """Height, width and components from a JPEG's frame header. DataError where there is none."""
     at = 2

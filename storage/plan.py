@@ -1,77 +1,116 @@
-"""Which sample goes into which shard, in which order: fixed by the source, the sizes and a seed, never by the number of workers."""
+"""Which sample goes into which split and shard, in which order: fixed by the source, its sizes and a seed, by nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.checksum import digest
-from storage.source import Source, SourceSplit
+from storage.errors import UsageError
+from storage.source import SPLITS, Source
 
 Order: TypeAlias = Literal["mixed", "source"]
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One shard to be written: ``indices`` into its split of the source, int64, in the order of writing."""
+    """One shard to be written: rows ``start`` to ``stop`` of its split's order. ``bytes`` is an estimate made from sizes."""
 
     split: str
     number: int
-    indices: NDArray[np.int64]
+    start: int
+    stop: int
     bytes: int
-
-    def file(self, suffix: str) -> str:
-        """Its place in the dataset."""
-        return f"index/{self.name}{suffix}" if suffix == ".npz" else f"{self.name}{suffix}"
 
     @property
     def name(self) -> str:
         """``train-00000``."""
         return f"{self.split}-{self.number:05d}"
 
+    def file(self, suffix: str) -> str:
+        """Its place in the dataset."""
+        return f"index/{self.name}{suffix}" if suffix == ".npz" else f"{self.name}{suffix}"
 
-def plan(
-    source: Source, *, shard_bytes: int, order: Order, seed: int, sample_bytes: int | None = None
-) -> Iterator[PlannedShard]:
-    """Cut every split into shards of at most ``shard_bytes`` (or one sample).
 
-    ``sample_bytes`` is the size of every sample, where it does not follow from the files (a raw payload).
-    """
+@dataclass(frozen=True)
+class PlannedSplit:
+    """One split to be written: ``rows`` (int64) of the source's split ``source``, in the order of writing."""
+
+    name: str
+    source: str
+    rows: NDArray[np.int64]
+
+    def shards(self, sizes: NDArray[np.int64] | int, shard_bytes: int) -> Iterator[PlannedShard]:
+        """Cut into shards of at most ``shard_bytes`` (or one sample). ``sizes``: of the source's rows, or one for all."""
+        count = len(self.rows)
+        ends = np.cumsum(sizes[self.rows]) if isinstance(sizes, np.ndarray) else None
+        start = number = before = 0
+        while start < count:
+            if ends is None:
+                size = int(sizes)
+                stop = min(count, start + max(1, shard_bytes // size))
+                after = stop * size
+            else:
+                stop = max(start + 1, int(np.searchsorted(ends, before + shard_bytes, side="right")))
+                after = int(ends[stop - 1])
+            yield PlannedShard(self.name, number, start, stop, after - before)
+            start, number, before = stop, number + 1, after
+
+
+def plan_splits(source: Source, order: Order, seed: int, shares: Mapping[str, float]) -> list[PlannedSplit]:
+    """The splits to be written. ``shares`` takes further splits out of a source that has one, each class in proportion."""
+    if shares and len(source.splits) > 1:
+        raise UsageError(f"--split cuts a source that has one split; {source.name} has: {', '.join(source.splits)}")
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise UsageError(f"--split takes shares between 0 and 1, less than 1 in all; got {dict(shares)}")
+    if not set(shares) <= set(SPLITS):
+        raise UsageError(f"--split takes one of {', '.join(SPLITS)} as a name; got {', '.join(shares)}")
+    if set(shares) & set(source.splits):
+        raise UsageError(f"--split {', '.join(shares)}: the source's own split has that name; choose another")
+    planned = []
     for number, (name, split) in enumerate(source.splits.items()):
-        indices = np.arange(len(split), dtype=np.int64)
-        if order == "mixed":
-            indices = np.random.default_rng((seed, number)).permutation(indices)
-        sizes = np.asarray(split.sizes, np.int64)[indices] if sample_bytes is None else np.full(len(split), sample_bytes)
-        yield from _cut(name, indices, sizes, shard_bytes)
+        keys = mixed(len(split), seed, number)
+        taken = _stratified(np.asarray(split.listing.labels), keys, shares)
+        for other in (*shares, name):
+            rows = np.arange(len(split), dtype=np.int64) if not shares else np.flatnonzero(taken == _position(other, shares))
+            planned.append(
+                PlannedSplit(other, name, rows[np.argsort(keys[rows], kind="stable")] if order == "mixed" else rows)
+            )
+    return sorted(planned, key=lambda split: split.name)
 
 
-def _cut(split: str, indices: NDArray[np.int64], sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[PlannedShard]:
-    ends = np.cumsum(sizes)
-    start, number = 0, 0
-    while start < len(indices):
-        before = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + shard_bytes, side="right")))
-        yield PlannedShard(split, number, indices[start:end], int(ends[end - 1]) - before)
-        start, number = end, number + 1
-    if not len(indices):
-        return
+def mixed(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
+    """A sort key for each of ``count`` rows, uint64: SplitMix64 (Steele et al. 2014) of seed, stream and row.
+
+    Written out, because NumPy does not promise that its generators give the same numbers in its next version.
+    """
+    golden = 0x9E3779B97F4A7C15
+    start = np.uint64(((seed * 2 + 1) * golden * (stream * 2 + 1)) % (1 << 64))
+    with np.errstate(over="ignore"):
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(golden)
+        z += start
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z ^= z >> np.uint64(shift)
+            z *= np.uint64(factor)
+        z ^= z >> np.uint64(31)
+    return z
 
 
-def source_digest(source: Source) -> str:
-    """A digest of what a source holds: splits, keys, labels and file sizes."""
-    return digest(_facts(source))
+def _position(name: str, shares: Mapping[str, float]) -> int:
+    return list(shares).index(name) + 1 if name in shares else 0
 
 
-def _facts(source: Source) -> Iterator[bytes]:
-    for name, split in source.splits.items():
-        yield name.encode("utf-8", "surrogateescape") + b"\0"
-        yield from (_row(split, index) for index in range(len(split)))
-
-
-def _row(split: SourceSplit, index: int) -> bytes:
-    key = split.keys[index].encode("utf-8", "surrogateescape")
-    return b"%b\0%d\0%d\n" % (key, split.labels[index], split.sizes[index])
+def _stratified(labels: NDArray[np.int32], keys: NDArray[np.uint64], shares: Mapping[str, float]) -> NDArray[Any]:
+    """For each row 0, or the position (from 1) of the share that takes it: the first of each class by ``keys``."""
+    taken = np.zeros(len(labels) if shares else 0, np.int8)
+    for label in np.unique(labels) if shares else ():
+        rows = np.flatnonzero(labels == label)
+        rows = rows[np.argsort(keys[rows], kind="stable")]
+        share = 0.0
+        for position, more in enumerate(shares.values(), 1):
+            begin, share = round(share * len(rows)), share + more
+            taken[rows[begin : round(share * len(rows))]] = position
+    return taken

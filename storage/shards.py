@@ -1,0 +1,137 @@
+"""Writing one shard: what a worker process does, here or on a cluster. No image travels between processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel
+
+from storage import FORMATS, pixels
+from storage.base import Layout, Resize, Sample, ShardInfo
+from storage.errors import DataError
+from storage.files import into_place
+from storage.listing import Listing
+from storage.plan import PlannedShard
+from storage.source import SUFFIXES, Image, Images
+
+OnError: TypeAlias = Literal["stop", "skip"]
+_SAMPLES_A_TICK = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all shards of a conversion have in common."""
+
+    format: str
+    workspace: Path
+    token: str
+    layout: Layout
+    resize: Resize
+    on_error: OnError
+    max_side: int
+    """Longest side in pixels above which a JPEG or WebP is made smaller; 0: files stay as they are."""
+    quality: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard to be written. ``tick`` is its place in the file of progress."""
+
+    job: Job
+    shard: PlannedShard
+    tick: int
+    images: Images
+    listing: Listing
+    order: Path
+    """int64 rows of the listing, the whole split's, in the order of writing."""
+
+
+class Done(BaseModel):
+    """What a finished shard leaves: its line in ``dataset.json``, and what it adds to the counts."""
+
+    shard: ShardInfo
+    media_types: dict[str, int]
+    skipped: list[tuple[str, str, str]]
+    """(split, key, reason)."""
+
+
+def write_shard(task: Task) -> int:
+    """Write one shard beside its place, synced; rename it into place; note it as done. Gives ``task.tick``."""
+    job, shard = task.job, task.shard
+    writer = FORMATS[job.format]
+    file = shard.file(writer.suffix)
+    place = job.workspace / file
+    beside = job.workspace / job.token / place.name
+    place.parent.mkdir(exist_ok=True)
+    media_types: Counter[str] = Counter()
+    skipped: list[tuple[str, str, str]] = []
+    try:
+        info = writer.write_shard(_samples(task, media_types, skipped), beside, job.layout)
+        into_place(beside, place)
+        done = Done(shard=info.model_copy(update={"file": file}), media_types=dict(media_types), skipped=skipped)
+        note = beside.with_name(f"{shard.name}.json")
+        with note.open("wb") as written:
+            written.write(done.model_dump_json().encode())
+            written.flush()
+            os.fsync(written.fileno())
+        into_place(note, job.workspace / ".writing" / "done" / note.name)
+    except Exception as error:
+        if _disk_is_full(error):
+            raise DiskFullError(str(place)) from error
+        raise
+    return task.tick
+
+
+class DiskFullError(DataError):
+    """No space left. The message is the file that could not be written; ``convert`` says how much is needed."""
+
+
+def _disk_is_full(error: Exception) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (isinstance(error, OSError) and error.errno in full) or any(os.strerror(code) in str(error) for code in full)
+
+
+def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str, str]]) -> Iterator[Sample]:
+    job, shard, listing = task.job, task.shard, task.listing
+    rows = np.fromfile(task.order, np.int64, shard.stop - shard.start, offset=8 * shard.start)
+    labels = listing.labels[rows].tolist()
+    folder = job.workspace / job.token
+    ticks = np.memmap(folder / "progress", np.int64, "r+")
+    with task.images.open(listing) as read:
+        for number, (row, label) in enumerate(zip(rows.tolist(), labels, strict=True)):
+            if number % _SAMPLES_A_TICK == 0:
+                ticks[task.tick] = number
+                if not folder.is_dir():  # this conversion was killed, and another has begun in its place
+                    raise DataError(f"{folder} is gone: another conversion has taken over")
+            key = listing.key(row)
+            try:
+                kind, image = _image(read(row), key, job)
+            except DataError as error:
+                if job.on_error == "stop":
+                    name = task.images.name(listing, row)
+                    raise DataError(f"{name}: {error}. Mend or remove it, or give --on-error skip.") from error
+                skipped.append((shard.split, key, str(error)))
+                continue
+            media_types[kind] += 1
+            yield Sample(key, label, image)
+
+
+def _image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
+    """Media type and what to store of one image. DataError, with the reason, if it may not be stored."""
+    size = job.layout.image_size
+    if not isinstance(stored, bytes):
+        assert size is not None
+        return "image/x-raw", pixels.resize(stored, size, job.resize)
+    if not key.lower().endswith(SUFFIXES):
+        raise DataError(f"not an image by its name (expected {', '.join(SUFFIXES)})")
+    kind = pixels.check(stored)
+    if size is not None:
+        return kind, pixels.resize(pixels.decode(stored), size, job.resize)
+    return kind, pixels.shrink(stored, job.max_side, job.quality) if job.max_side else stored
