@@ -21,6 +21,8 @@ Verdict: TypeAlias = Literal["faster", "slower", "tie"]
 
 LEVEL = 0.95
 POWER = 0.8
+NEIGHBOURS = 0.35
+"""Correlation of a case's rate in one sweep with the next one's, as measured (docs/statistics.md). It cancels in pairs."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ def rates(records: Sequence[RunRecord]) -> dict[int, float]:
 def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """The median over sweeps and a t interval of the logs, widened where it must be to hold the median.
 
+    Neighbouring sweeps share weather, so that n of them are worth fewer than n; the interval is wider for it.
     Raises UsageError without a value.
     """
     if not values:
         raise UsageError("an interval needs at least one sweep that was measured")
     centre = median(values)
-    low, high = _bounds([log(value) for value in values], level)
+    low, high = _bounds([log(value) for value in values], level, _inflation(len(values), NEIGHBOURS))
     return Interval(centre, min(low, centre), max(high, centre), len(values))
 
 
@@ -105,24 +108,33 @@ def of_logs(logs: Sequence[float], *, case_a: str, case_b: str, compared: int = 
 
 
 def unpaired(
-    a: Sequence[float], b: Sequence[float], *, case_a: str = "a", case_b: str = "b", compared: int = 1
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    case_a: str = "a",
+    case_b: str = "b",
+    compared: int = 1,
+    neighbours: float = NEIGHBOURS,
 ) -> Comparison:
-    """Two runs at different times, which share no sweep: Welch's t interval of the difference of mean logs."""
-    from scipy.stats import t
+    """Two runs at different times, which share no sweep: Welch's t interval of the difference of mean logs.
 
+    As for a single case, it is wider because neighbouring sweeps share weather; 0 for ``neighbours`` where that has
+    cancelled (rates relative to another case's in the same sweep).
+    """
     logs_a, logs_b = [log(v) for v in a], [log(v) for v in b]
     if not a or not b:
         return Comparison(case_a, case_b, float("nan"), 0.0, inf, "tie", 0, compared)
     middle = fmean(logs_a) - fmean(logs_b)
     if min(len(a), len(b)) < 2:
         return Comparison(case_a, case_b, exp(middle), 0.0, inf, "tie", min(len(a), len(b)), compared)
-    var_a, var_b = stdev(logs_a) ** 2 / len(a), stdev(logs_b) ** 2 / len(b)
+    var_a, var_b = (stdev(logs) ** 2 / len(logs) * _inflation(len(logs), neighbours) for logs in (logs_a, logs_b))
     error = sqrt(var_a + var_b)
     level = 1 - (1 - LEVEL) / max(compared, 1)
     freedom = (var_a + var_b) ** 2 / (var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)) if error else 1.0
-    half = float(t.ppf(0.5 + level / 2, freedom)) * error
+    half = _quantile(freedom, level) * error
     low, high = exp(middle - half), _exp(middle + half)
-    effect = _exp(half + float(t.ppf(POWER, freedom)) * error) - 1
+    # One-sided POWER is the two-sided level 2 * POWER - 1.
+    effect = _exp(half + _quantile(freedom, 2 * POWER - 1) * error) - 1
     return Comparison(case_a, case_b, exp(middle), low, high, verdict(low, high), min(len(a), len(b)), compared, effect)
 
 
@@ -154,29 +166,35 @@ def smallest_multiple(sweeps: int, level: float = LEVEL, power: float = POWER) -
     """How many standard deviations of the log ratio an effect must have to be established with that power (noncentral t)."""
     if sweeps < 2:
         return inf
-    from scipy.optimize import brentq
-    from scipy.stats import nct
+    from scipy.special import nctdtrinc
 
-    bound = _quantile(sweeps - 1, level)
-
-    def missing(shift: float) -> float:
-        return float(nct.sf(bound, sweeps - 1, shift)) - power
-
-    return float(brentq(missing, 0.0, bound * 4 + 10, xtol=1e-4)) / sqrt(sweeps)
+    return float(nctdtrinc(sweeps - 1, 1 - power, _quantile(sweeps - 1, level))) / sqrt(sweeps)
 
 
-def _bounds(logs: Sequence[float], level: float) -> tuple[float, float]:
+def _bounds(logs: Sequence[float], level: float, inflation: float = 1.0) -> tuple[float, float]:
     if len(logs) < 2:
         return 0.0, inf
-    half = _quantile(len(logs) - 1, level) * stdev(logs) / sqrt(len(logs))
+    half = _quantile(len(logs) - 1, level) * stdev(logs) * sqrt(inflation / len(logs))
     return exp(fmean(logs) - half), _exp(fmean(logs) + half)
 
 
-@lru_cache
-def _quantile(freedom: int, level: float) -> float:
-    from scipy.stats import t
+def _inflation(sweeps: int, correlation: float) -> float:
+    """How much wider than independent the variance of a mean is, when neighbouring sweeps are correlated (AR(1)).
 
-    return float(t.ppf(0.5 + level / 2, freedom))
+    The mean varies by more, and the standard deviation within the run shows less, than independent sweeps would.
+    """
+    if sweeps < 2:
+        return 1.0
+    more = 1 + 2 * sum((1 - lag / sweeps) * correlation**lag for lag in range(1, sweeps))
+    return more / (1 - (more - 1) / (sweeps - 1))
+
+
+@lru_cache
+def _quantile(freedom: float, level: float) -> float:
+    """Student's t, two-sided. From ``scipy.special``: importing ``scipy.stats`` takes longer than analysing a run."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def _exp(power: float) -> float:

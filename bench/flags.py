@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from math import exp, log
+from math import exp, log, sqrt
 from statistics import fmean, median, stdev
 
 from bench.compare import rates
@@ -91,12 +91,17 @@ def _drifting(speeds: Sequence[float]) -> Iterator[str]:
     """A straight line through the logs that is not level, and matters: at least 5% from first to last sweep."""
     if len(speeds) < 4:
         return
-    from scipy.stats import linregress
+    import numpy as np
+    from scipy.special import stdtr
 
-    logs = [log(speed) for speed in speeds]
-    line = linregress(range(len(logs)), logs)
-    change = exp(line.slope * (len(logs) - 1)) - 1
-    if line.pvalue < 0.01 and abs(change) >= DRIFT:
+    sweeps, logs = np.arange(len(speeds)), np.log(speeds)
+    change = exp(float(np.polyfit(sweeps, logs, 1)[0]) * (len(logs) - 1)) - 1
+    if abs(change) < DRIFT:
+        return
+    r = abs(float(np.corrcoef(sweeps, logs)[0, 1]))
+    # Student's test of a correlation, which is the test of the slope.
+    chance = 2 * float(stdtr(len(logs) - 2, -r * sqrt((len(logs) - 2) / max(1 - r * r, 1e-12))))
+    if chance < 0.01:
         yield (
             f"drifting: {abs(change):.0%} {'faster' if change > 0 else 'slower'} from the first sweep to the last: "
             "look for a warming CPU or a filling cache, then measure again"

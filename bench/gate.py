@@ -43,17 +43,20 @@ class Change:
     comparison: Comparison
     against_limit: Comparison | None
 
+    @property
+    def decisive(self) -> Comparison:
+        """The comparison whose interval counts: relative to the limit where there is one."""
+        return self.against_limit or self.comparison
+
     def slower_by(self, share: float) -> bool:
-        """Whether B is established to be slower by more than that share (0.05 for 5%)."""
-        both = [self.comparison, *([self.against_limit] if self.against_limit else [])]
-        return all(one.high < 1 - share for one in both)
+        """Whether B is established to be slower by more than that share (0.05 for 5%), and not only because the limit is faster."""
+        return self.decisive.high < 1 - share and self.comparison.ratio < 1 - share
 
     @property
     def verdict(self) -> str:
-        """*faster* or *slower* where both comparisons agree, else *tie*."""
-        if self.against_limit and self.against_limit.verdict != self.comparison.verdict:
-            return "tie"
-        return self.comparison.verdict
+        """*faster* or *slower* where it is established, and the plain ratio says so too; else *tie*."""
+        verdict, plain = self.decisive.verdict, self.comparison.ratio
+        return "tie" if (verdict == "faster" and plain <= 1) or (verdict == "slower" and plain >= 1) else verdict
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def environment_differences(a: Side, b: Side) -> list[str]:
 def fails(rules: Sequence[Rule], found: Sequence[Change], failed: Mapping[str, str]) -> list[str]:
     """Why the gate fails, a line a case; empty if it passes."""
     lines = [
-        f"{change.case} is slower by more than {rule.slower:.1%}: {change.comparison.ratio - 1:+.1%}, "
-        f"at the very best {change.comparison.high - 1:+.1%}"
+        f"{change.case} is slower by more than {rule.slower:.1%}: {change.decisive.ratio - 1:+.1%}, "
+        f"at the very best {change.decisive.high - 1:+.1%}"
         for rule in rules
         if rule.slower is not None
         for change in found
@@ -129,7 +132,7 @@ def _change(case: str, a: Side, b: Side, limit: str | None, stated: int) -> Chan
     if limit is not None:
         one, other = _relative(a, case, limit), _relative(b, case, limit)
         if len(one) > 1 and len(other) > 1:
-            relative = unpaired(other, one, **names)  # type: ignore[arg-type]
+            relative = unpaired(other, one, **names, neighbours=0.0)  # type: ignore[arg-type]
     return Change(case, median(a.rates[case].values()), median(b.rates[case].values()), plain, relative)
 
 

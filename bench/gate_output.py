@@ -43,11 +43,9 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
 
 
 def _words(change: Change) -> str:
-    one = change.comparison
+    one = change.decisive
     if not isfinite(one.high):
-        return f"{one.ratio:.3f}  too few sweeps to tell"
-    machine = ""
-    if change.against_limit and change.verdict != one.verdict:
-        machine = f"  (the limit moved alike: {change.against_limit.ratio:.3f} relative to it)"
-    hidden = f"  (could hide {one.smallest_effect:.1%})" if change.verdict == "tie" and not machine else ""
-    return f"{one.ratio:.3f} [{one.low:.3f}, {one.high:.3f}]  {change.verdict}{machine}{hidden}"
+        return f"{change.comparison.ratio:.3f}  too few sweeps to tell"
+    limit = f"  ({change.comparison.ratio:.3f} before the limit's own change is counted out)" if change.against_limit else ""
+    hidden = f"  (could hide {one.smallest_effect:.1%})" if change.verdict == "tie" else ""
+    return f"{one.ratio:.3f} [{one.low:.3f}, {one.high:.3f}]  {change.verdict}{hidden}{limit}"

@@ -108,6 +108,13 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
     assert 0.93 <= covered / 2000 <= 0.97
 
 
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_the_interval_of_a_case_covers_the_truth(count: int) -> None:
+    """Although neighbouring sweeps share weather."""
+    found = [interval(list(case.values())) for (case,) in drawn([100.0], count, 2000, seed=9)]
+    assert 0.92 <= sum(one.low <= 100 <= one.high for one in found) / 2000 <= 0.97
+
+
 def test_effects_of_the_stated_size_are_found_in_four_of_five() -> None:
     spread = math.sqrt(2) * OWN
     effect = math.exp(smallest_multiple(5) * spread)
@@ -130,7 +137,8 @@ def test_runs_at_different_times_by_hand() -> None:
     # Logs +-0.01 about 0.1 and 0: Welch with equal variances has 2 degrees of freedom; t at 97.5% is 4.3027.
     a, b = [math.exp(0.11), math.exp(0.09)], [math.exp(0.01), math.exp(-0.01)]
     found = unpaired(a, b)
-    half = 4.3027 * math.sqrt(2 * 0.0002 / 2)
+    # Two sweeps that correlate by 0.35: the mean varies (1 + 0.35) as much, and the spread shows (1 - 0.35) of itself.
+    half = 4.3027 * math.sqrt(2 * 0.0002 / 2 * 1.35 / 0.65)
     assert found.ratio == pytest.approx(math.exp(0.1))
     assert (found.low, found.high) == pytest.approx((math.exp(0.1 - half), math.exp(0.1 + half)), rel=1e-4)
     assert unpaired([1.0], [2.0, 2.0]).verdict == "tie"
