@@ -122,9 +122,10 @@ class Source:
 
     def digest(self, *, times: bool = False) -> str:
         """Over what it holds: splits, keys, labels, sizes (and when each file changed)."""
-        return digest(
-            part for name, split in self.splits.items() for part in (name.encode(), *split.listing.facts(times=times))
-        )
+        parts: list[bytes | memoryview] = []
+        for name, split in self.splits.items():
+            parts += [name.encode(), *split.listing.facts(times=times)]
+        return digest(parts)
 
 
 def scan(root: Path, into: Path) -> Source:
