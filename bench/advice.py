@@ -1,0 +1,215 @@
+"""From a run's records to what to do: is the model input-bound, what to change it to, what that saves, code to paste.
+
+Pure: measuring is the business of ``advise.py``. The choice, among the cases that fit on the disk, is the fastest under
+the real step; among those that the run cannot tell from it, the one that needs no conversion, then the smallest.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from statistics import median
+
+from bench.breakeven import todays
+from bench.case import Case
+from bench.choices import decisive_step
+from bench.compare import Comparison, against, compare, leader
+from bench.flags import warnings
+from bench.metrics import METRICS
+from bench.record import DatasetFacts, Measured, Run
+from bench.speeds import in_words, speeds
+from bench.starvation import knee, loading
+from storage.errors import DataError
+
+BOUND = 0.05
+"""Waiting for more than this share of the time, or gaining more than it, is being input-bound."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user can spend: bytes for the stored dataset (None: no limit), and how many epochs will be trained."""
+
+    disk_bytes: int | None = None
+    epochs: int = 30
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do. ``convert`` and ``code`` are empty when nothing should change."""
+
+    today: Case
+    best: Case
+    comparison: Comparison
+    """Best over today's."""
+    saved_s: float
+    """Over all epochs, the conversion paid."""
+    convert: str
+    code: str
+    lines: tuple[str, ...]
+
+    @property
+    def change(self) -> bool:
+        """Whether to change anything."""
+        return bool(self.code)
+
+
+def advise(
+    run: Run, *, source: str, out: str = "data", today: str | None = None, limits: Limits | None = None, split: str = "train"
+) -> Advice:
+    """Advice from a run that measured today's case and its contenders under a real step, and loading alone.
+
+    ``source`` is the folder of images and ``out`` where converted datasets go, as the pasted code shall name them.
+    Raises DataError where the run cannot answer: today's case, or every other, was not measured.
+    """
+    limits = limits or Limits()
+    measured = speeds(run)
+    step = decisive_step(run)
+    now = todays(run, step, today) if step else None
+    if step is None or now is None:
+        raise DataError(
+            f"{run.path} did not measure today's case, so there is nothing to compare with: name it with --today"
+        )
+    group = [case for case in measured if case.step.step == step and case.format != "memory"]
+    fitting = [case for case in group if case == now or _fits(run, case, limits)]
+    best, tied = _choose(run, measured, fitting, now)
+    compared = compare(measured[best], measured[now], case_a=best.id, case_b=now.id, compared=max(len(fitting) - 1, 1))
+    facts = run.info.datasets[f"{best.format}-{best.payload}"]
+    a_epoch = _epoch_s(run, facts, measured, now) - _epoch_s(run, facts, measured, best)
+    write_s = 0.0 if best == now else facts.convert_s
+    saved = limits.epochs * a_epoch - write_s
+    change = best != now and compared.verdict == "faster" and saved > 0
+    lines = [
+        _bound(run, now, compared, step),
+        *_verdict(run, best, now, compared, tied, change),
+        *_left_out(group, fitting, limits),
+        *_saving(change, a_epoch, write_s, saved, limits),
+        *_room(run, now, best),
+        *(f"Careful, {flag}." for flag in warnings(run.of(best.id), run.info)[:2]),
+    ]
+    place = f"{out}/{facts.name}/{best.format}-{best.payload}"
+    return Advice(
+        now, best, compared, saved, _convert(best, source, place) if change else "",
+        _code(best, place, split) if change else "", tuple(lines),
+    )  # fmt: skip
+
+
+def _choose(
+    run: Run, measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], now: Case
+) -> tuple[Case, list[Case]]:
+    """The case to take and those that tie with the fastest. Today's, where it ties: changing nothing costs nothing."""
+    named = {case.id: case for case in group}
+    by_case = {case.id: measured[case] for case in group}
+    fastest = leader(by_case)
+    verdicts = against(fastest, by_case, searched=True)
+    tied = [named[fastest], *(named[name] for name, found in verdicts.items() if found.verdict == "tie")]
+    # Only what is nearly as fast may stand in for the fastest: a tie of a noisy case can hide a large difference.
+    near = [case for case in tied if median(by_case[case.id].values()) >= 0.97 * median(by_case[fastest].values())]
+
+    def cost(case: Case) -> tuple[bool, int, float]:
+        facts = run.info.datasets[f"{case.format}-{case.payload}"]
+        alone = measured.get(replace(case, step=replace(case.step, step="none")), {0: 0.0})
+        return case != now, facts.stored_bytes, -median(alone.values())
+
+    return min(near, key=cost), tied
+
+
+def _fits(run: Run, case: Case, limits: Limits) -> bool:
+    return limits.disk_bytes is None or run.info.datasets[f"{case.format}-{case.payload}"].stored_bytes <= limits.disk_bytes
+
+
+def _epoch_s(run: Run, facts: DatasetFacts, measured: Mapping[Case, Mapping[int, float]], case: Case) -> float:
+    turnaround = METRICS["epoch_turnaround_s"].compute(run.of(case.id)) or 0.0
+    return facts.samples / median(measured[case].values()) + turnaround
+
+
+def _bound(run: Run, now: Case, compared: Comparison, step: str) -> str:
+    wait = METRICS["wait_share"].compute(run.of(now.id)) or 0.0
+    speed = METRICS["images_per_s"].compute(run.of(now.id)) or 0.0
+    gains = compared.verdict == "faster" and compared.low > 1 + BOUND
+    if wait >= BOUND:
+        answer = "Input-bound: yes"
+    elif gains:
+        answer = "Input-bound: yes, by processors: model and pipeline compete for them"
+    else:
+        answer = "Input-bound: no"
+    return f"{answer}. Today ({_named(now)}) trains at {speed:,.0f} images/s and waits {wait:.0%} of the time (with {in_words(step)})."
+
+
+def _verdict(run: Run, best: Case, now: Case, compared: Comparison, tied: Sequence[Case], change: bool) -> list[str]:
+    if not change:
+        why = "nothing that was measured is established to be faster" if best == now or compared.verdict != "faster" else (
+            "what is faster does not earn its conversion back in these epochs"
+        )  # fmt: skip
+        return [f"Change nothing: {why}."]
+    speed = METRICS["images_per_s"].compute(run.of(best.id)) or 0.0
+    others = [_named(case) for case in tied if case != best]
+    ties = f" Not told apart from it: {', '.join(others[:2])}{' …' if len(others) > 2 else ''}." if others else ""
+    return [
+        f"Use {_named(best)}: {speed:,.0f} images/s, {compared.ratio:.2f} times today's "
+        f"[{compared.low:.2f}, {compared.high:.2f}].{ties}"
+    ]
+
+
+def _left_out(group: Sequence[Case], fitting: Sequence[Case], limits: Limits) -> list[str]:
+    stored = sorted({f"{c.format}-{c.payload}" for c in group} - {f"{c.format}-{c.payload}" for c in fitting})
+    if not stored or limits.disk_bytes is None:
+        return []
+    return [f"Left out, being larger than --disk ({limits.disk_bytes / 1e9:,.3g} GB): {', '.join(stored)}."]
+
+
+def _saving(change: bool, a_epoch: float, write_s: float, saved: float, limits: Limits) -> list[str]:
+    if not change:
+        return []
+    pays = write_s / a_epoch
+    return [
+        f"It saves {_duration(a_epoch)} an epoch and {_duration(saved)} in {limits.epochs} epochs; writing it takes "
+        f"{_duration(write_s)} once, earned back after {pays:.2g} epochs."
+    ]
+
+
+def _room(run: Run, now: Case, best: Case) -> list[str]:
+    """How fast an accelerator each could feed, from loading alone."""
+    knees = []
+    for case in dict.fromkeys((now, best)):
+        alone = replace(case, step=replace(case.step, step="none"))
+        one = next((r.outcome for r in run.of(alone.id) if isinstance(r.outcome, Measured)), None)
+        feed = loading(one) if one else None
+        if feed:
+            knees.append(f"{_named(case)} up to {knee(feed, ready=case.spec.prefetch):,.0f}")
+    return [f"Accelerators it could feed (images/s, at 90% utilisation): {'; '.join(knees)}."] if knees else []
+
+
+def _convert(case: Case, source: str, place: str) -> str:
+    words = ["python", "-m", "storage.convert", "--from", source, "--to", case.format, "--payload", case.payload]
+    if case.payload == "raw":
+        height, width = case.spec.image_size
+        words += ["--image-size", f"{height}x{width}"]
+        words += ["--resize", case.spec.resize] if case.spec.resize != "bilinear" else []
+    return shlex.join([*words, "--out", place])
+
+
+def _code(case: Case, place: str, split: str) -> str:
+    """Python that builds the feed, as printed; for placement ``model`` also what goes to the model's entrance."""
+    changed = case.spec.changed()
+    options = dict(changed.pop("options", ()))
+    arguments = {"loader": case.loader, "split": split, "batch_size": case.spec.batch_size, **changed, **options}
+    call = ", ".join([repr(place), *(f"{key}={value!r}" for key, value in arguments.items())])
+    lines = ["import loaders", f"train = loaders.load({call})"]
+    if case.spec.placement == "model":
+        lines += ["# model = keras.Sequential([*train.layers, model]): the layers that scale and augment go in front"]
+    return "\n".join([*lines, "# model.fit(train, epochs=...)"])
+
+
+def _named(case: Case) -> str:
+    return f"{case.loader} on {case.format} {case.payload}, placement {case.spec.placement}"
+
+
+def _duration(seconds: float) -> str:
+    if not isfinite(seconds):
+        return "for ever"
+    for unit, name in ((3600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.2g} s" if abs(seconds) < 10 else f"{seconds:.0f} s"
