@@ -13,8 +13,11 @@ LOADERS: Table[Loader] = Table(
     "loader",
     "feedbench.loaders",
     {
+        "dali": "loaders.dali:LOADER",
         "from_generator": "loaders.from_generator:LOADER",
+        "grain": "loaders.grain:LOADER",
         "image_data_generator": "loaders.image_data_generator:LOADER",
         "image_dataset_from_directory": "loaders.image_dataset_from_directory:LOADER",
+        "torch": "loaders.torch:LOADER",
     },
 )

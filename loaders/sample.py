@@ -5,12 +5,18 @@ No TensorFlow and no Keras here: worker processes import this module.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from importlib.util import find_spec
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaders.base import LoaderSpec
+from storage.base import DatasetInfo
+from storage.errors import UsageError
+
+T = TypeVar("T")
 
 ROTATION_DEGREES = 36
 """RandomRotation(0.1): a tenth of a turn, to either side."""
@@ -58,3 +64,38 @@ def scale(pixels: NDArray[Any], scaling: str) -> NDArray[np.float32]:
     if scaling == "caffe":
         return image[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
     return image
+
+
+def order(samples: int, spec: LoaderSpec, epoch: int) -> NDArray[np.int64]:
+    """The samples of one epoch, in order: int64 (n,). The same for the same seed and epoch, whatever ran before."""
+    if not spec.shuffle:
+        return np.arange(samples)
+    return np.random.default_rng((spec.seed, epoch)).permutation(samples)
+
+
+def batches_in(samples: int, spec: LoaderSpec) -> int:
+    """How many batches make an epoch."""
+    whole, rest = divmod(samples, spec.batch_size)
+    return whole + (rest > 0 and not spec.drop_remainder)
+
+
+def peer_unsupported(library: str, info: DatasetInfo, spec: LoaderSpec) -> str | None:
+    """What none of the peers does, and whether the library is there at all."""
+    if find_spec(library.partition(".")[0]) is None:
+        return f"{library} is not installed: pip install 'feedbench[peers]'"
+    if spec.decode == "fast" or spec.jpeg_scale == "auto":
+        return f"the {library} loader decodes JPEG accurately and at full size only"
+    if spec.cache:
+        return f"the {library} loader does not cache"
+    if info.payload == "raw" and info.image_size != spec.image_size:
+        return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
+    return None
+
+
+def options_of(kind: type[T], spec: LoaderSpec) -> T:
+    """``spec.options`` as a loader's own dataclass. UsageError, naming those there are, for any other."""
+    known = [f.name for f in fields(cast(Any, kind))]
+    unknown = [name for name, _ in spec.options if name not in known]
+    if unknown:
+        raise UsageError(f"unknown option {unknown[0]!r}; this loader has: {', '.join(known) or 'none'}")
+    return kind(**dict(spec.options))

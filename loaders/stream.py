@@ -32,12 +32,14 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         layers: Sequence[keras.Layer],
         close: Callable[[], None],
         prefetch: int,
+        direct: bool = False,
     ) -> None:
         self._passes = passes
         self._length = length
         self._spec = spec
         self._prefetch = prefetch
         self._end = close
+        self._direct = direct
         self._passed = 0
         self._failure: FeedbenchError | None = None
         self.layers = list(layers)
@@ -67,7 +69,10 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             raise
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """The n-th pass, through ``tf.data``."""
+        """The n-th pass; through ``tf.data``, unless what is behind it prepares batches ahead by itself (``direct``)."""
+        if self._direct:
+            yield from ((tf.convert_to_tensor(images), tf.convert_to_tensor(labels)) for images, labels in self._passes(n))
+            return
         try:
             yield from self._through_tf_data(lambda: self._remembering(n))
         except tf.errors.OpError:
