@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,10 +71,27 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _inside(name: str) -> str:
+    """A name from outside that is to become a path: never absolute, never upwards. Empty: not yet given a place."""
+    if "\0" in name or (name and any(part in ("", ".", "..") for part in name.split("/"))):
+        raise ValueError(f"{name!r} leads out of the dataset")
+    return name
+
+
+def _one_part(name: str) -> str:
+    if not name or "/" in name:
+        raise ValueError(f"{name!r} is not one folder's name")
+    return _inside(name)
+
+
+Inside: TypeAlias = Annotated[str, AfterValidator(_inside)]
+OnePart: TypeAlias = Annotated[str, AfterValidator(_one_part)]
+
+
 class ShardInfo(_Stored):
     """One shard: ``file`` is relative to the dataset, never absolute and never upwards; ``digest`` covers all its bytes."""
 
-    file: str
+    file: Inside
     samples: int = Field(ge=0)
     bytes: int = Field(ge=0)
     digest: str
@@ -85,6 +102,12 @@ class SplitInfo(_Stored):
 
     samples: int = Field(ge=0)
     shards: tuple[ShardInfo, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.samples != (listed := sum(shard.samples for shard in self.shards)):
+            raise ValueError(f"{self.samples} samples, but its shards hold {listed}")
+        return self
 
 
 class DatasetInfo(_Stored):
@@ -105,8 +128,8 @@ class DatasetInfo(_Stored):
     image_size: tuple[int, int] | None = None
     resize: Resize | None = None
     media_types: dict[str, int]
-    class_names: tuple[str, ...]
-    splits: dict[str, SplitInfo]
+    class_names: tuple[OnePart, ...]
+    splits: dict[OnePart, SplitInfo]
     order: Literal["mixed", "source"] = "mixed"
     seed: int = 0
     options: dict[str, str | int | bool] = Field(default_factory=dict)
@@ -179,6 +202,14 @@ class SupportsChecking(Protocol):
         """The key of one sample."""
 
 
+@runtime_checkable
+class SupportsStructureCheck(Protocol):
+    """A format whose engine trusts its files: it can say, without that engine, whether a file may be opened at all."""
+
+    def structure_fault(self, path: Path) -> str | None:
+        """What is wrong with a shard's structure, or None."""
+
+
 class Format(Protocol):
     """One way to keep samples in shards. An implementation a file; one row in ``FORMATS``."""
 
@@ -220,5 +251,6 @@ __all__: Sequence[str] = (
     "SupportsGraphStream",
     "SupportsRandomAccess",
     "SupportsSeeking",
+    "SupportsStructureCheck",
     "layout_options",
 )

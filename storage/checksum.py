@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 def crc32c(image: bytes | NDArray[np.uint8]) -> int:
@@ -26,8 +26,9 @@ def digest(chunks: Iterable[bytes | memoryview]) -> str:
     return f"xxh3:{state.hexdigest()}"
 
 
-def file_chunks(path: Path) -> Iterator[bytes]:
-    """A file's bytes, a megabyte at a time."""
+def file_chunks(path: Path) -> Iterator[memoryview]:
+    """A file's bytes, a quarter of a megabyte at a time, each in the place of the one before: use it at once."""
+    chunk = memoryview(bytearray(_CHUNK))  # reused: fresh memory for each chunk costs more than hashing it
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+        while count := file.readinto(chunk):
+            yield chunk[:count]

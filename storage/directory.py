@@ -6,10 +6,12 @@ checksums need no walk. A raw payload is a lossless PNG of the resized image, ``
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync, sync_all
 from storage.packed import check_offsets, pack, unpack
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def split_of(index: Path) -> str:
@@ -84,7 +88,7 @@ class Directory:
             return digest(self._chunks(path, [reader.path(i) for i in range(len(reader))]))
 
     @staticmethod
-    def _chunks(index: Path, files: Iterable[Path]) -> Iterator[bytes]:
+    def _chunks(index: Path, files: Iterable[Path]) -> Iterator[memoryview]:
         yield from file_chunks(index)
         for file in files:
             yield from file_chunks(file)
@@ -98,20 +102,35 @@ class Directory:
 DIRECTORY = Directory()
 
 
+def _column(stored: zipfile.ZipFile, name: str, dtype: type[Scalar]) -> NDArray[Scalar]:
+    """One array of an index, at no more memory than the file has bytes, whatever its headers claim. ValueError if it lies."""
+    member = stored.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed; an index never is")
+    data = io.BytesIO(stored.read(member))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(f"{name} is no array of version 1.0")
+    shape, _, found = np.lib.format.read_array_header_1_0(data)
+    column = np.frombuffer(data.getbuffer()[data.tell() :], dtype)
+    if shape != column.shape or found != np.dtype(dtype):
+        raise ValueError(f"{name} claims {found} {shape}, expected {np.dtype(dtype)} {column.shape}")
+    return column
+
+
 class DirectoryShard:
     """A range of files. Reads are plain file reads: any number of threads, any number of processes."""
 
     def __init__(self, path: Path, shard: ShardInfo) -> None:
         self._path = path
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                self._labels = np.asarray(stored["labels"], np.int64)
-                self._keys = np.asarray(stored["keys"], np.uint8)
-                offsets = np.asarray(stored["key_offsets"], np.uint64)
-                self._sizes = np.asarray(stored["sizes"], np.uint64)
-                self.crc32c: NDArray[np.uint32] = np.asarray(stored["crc32c"], np.uint32)
-                self.payload = stored["payload"].tobytes().decode()
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            with zipfile.ZipFile(path) as stored:
+                self._labels = _column(stored, "labels", np.int64)
+                self._keys = _column(stored, "keys", np.uint8)
+                offsets = _column(stored, "key_offsets", np.uint64)
+                self._sizes = _column(stored, "sizes", np.uint64)
+                self.crc32c: NDArray[np.uint32] = _column(stored, "crc32c", np.uint32)
+                self.payload = _column(stored, "payload", np.uint8).tobytes().decode()
+        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, EOFError, SyntaxError) as error:
             raise DataError(f"{path} is not the index of a directory shard: {error}") from error
         self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
         if not len(self._labels) == len(self._sizes) == len(self.crc32c) == shard.samples:

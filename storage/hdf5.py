@@ -83,7 +83,11 @@ class Hdf5:
         except OSError as error:
             raise DataError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
         with file:
-            yield Hdf5Shard(path, file, shard)
+            try:
+                opened = Hdf5Shard(path, file, shard)
+            except (OSError, ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
+                raise DataError(f"{path} is damaged: {error}") from error
+            yield opened
 
 
 HDF5 = Hdf5()
@@ -98,14 +102,16 @@ class Hdf5Shard:
         self.payload = "encoded" if "data" in file else "raw"
         names = ("data", "offsets") if self.payload == "encoded" else ("images",)
         parts = {name: _plain(file, name, path) for name in (*names, "labels", "keys", "key_offsets", "crc32c")}
-        try:
-            self._labels = np.asarray(parts["labels"][:], np.int64)
-            self._keys = np.asarray(parts["keys"][:], np.uint8)
-            offsets = np.asarray(parts["key_offsets"][:], np.uint64)
-            self.crc32c: NDArray[np.uint32] = np.asarray(parts["crc32c"][:], np.uint32)
-            ends = np.asarray(parts["offsets"][:], np.uint64) if self.payload == "encoded" else None
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+        size = path.stat().st_size
+        for name, part in parts.items():
+            # What a header claims is not allocated: a table is never larger than the file that it lies in.
+            if name not in ("data", "images") and part.nbytes > size:
+                raise DataError(f"{path}: {name!r} claims {part.nbytes} bytes, the file has {size}; damaged or hostile")
+        self._labels = np.asarray(parts["labels"][:], np.int64)
+        self._keys = np.asarray(parts["keys"][:], np.uint8)
+        offsets = np.asarray(parts["key_offsets"][:], np.uint64)
+        self.crc32c: NDArray[np.uint32] = np.asarray(parts["crc32c"][:], np.uint32)
+        ends = np.asarray(parts["offsets"][:], np.uint64) if self.payload == "encoded" else None
         self.data = parts[names[0]]
         self._key_offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
         self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(self.data), str(path))
@@ -158,7 +164,7 @@ class Hdf5Shard:
                     return np.asarray(self.data[index], np.uint8)
                 start, end = int(self._offsets[index]), int(self._offsets[index + 1])
                 return bytes(self.data[start:end].tobytes())
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise DataError(f"{self._path}: sample {index} ({self.key(index)}) cannot be read: {error}") from error
 
 

@@ -67,6 +67,16 @@ class Lmdb:
         """What the shard's digest is now."""
         return digest(file_chunks(path))
 
+    def structure_fault(self, path: Path) -> str | None:
+        """What is wrong with the file's pages, found without the engine, which trusts its files; None if nothing is."""
+        from lmdb import verify
+
+        try:
+            faults = verify.verify(str(path), subdir=False)
+        except verify.VerifyError as error:
+            return f"not an LMDB file, or damaged: {error}"
+        return f"its pages are damaged, so the engine must not open it: {faults[0]}" if faults else None
+
     @contextmanager
     def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[LmdbShard]:
         """Map one file, read only. An environment must not cross a fork: open after it."""

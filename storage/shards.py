@@ -112,7 +112,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                     raise DataError(f"{folder} is gone: another conversion has taken over")
             key = listing.key(row)
             try:
-                kind, image = _image(read(row), key, job)
+                kind, image = stored_image(read(row), key, job)
             except DataError as error:
                 if job.on_error == "stop":
                     name = task.images.name(listing, row)
@@ -123,7 +123,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
             yield Sample(key, label, image)
 
 
-def _image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
+def stored_image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
     """Media type and what to store of one image. DataError, with the reason, if it may not be stored."""
     size = job.layout.image_size
     if not isinstance(stored, bytes):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from storage import pixels
 from storage.base import Layout, Sample, ShardInfo
@@ -79,6 +80,43 @@ class TfRecordShard:
             yield _sample(data, f"{self.path}: record {count - 1}")
         if count != self._samples:
             raise DataError(f"{self.path}: expected {self._samples} records, found {count}; the shard is damaged")
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Where each record's data begins, and how long it is, int64 (n, 2), as far as lengths can be trusted."""
+        places: list[tuple[int, int]] = []
+        end = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            while len(head := file.read(12)) == 12 and _masked(head[:8]) == head[8:]:
+                (length,) = _LENGTH.unpack(head[:8])
+                start = file.tell()
+                if start + length + 4 > end:
+                    break
+                places.append((start, length))
+                file.seek(start + length + 4)
+        return np.array(places, np.int64).reshape(-1, 2)
+
+    @cached_property
+    def crc32c(self) -> NDArray[np.uint32]:
+        """CRC32C of each record's data, as it was written; only of those that can be found."""
+        sums: list[int] = []
+        with self.path.open("rb") as file:
+            for start, length in self._places.tolist():
+                file.seek(start + length)
+                masked = (_SUM.unpack(file.read(4))[0] - 0xA282EAD8) & 0xFFFFFFFF
+                sums.append(((masked >> 17) | (masked << 15)) & 0xFFFFFFFF)
+        return np.array(sums, np.uint32)
+
+    def stored(self, index: int) -> bytes:
+        """The bytes that a record's CRC32C covers: its data."""
+        start, length = self._places[index].tolist()
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def key(self, index: int) -> str:
+        """The key of one sample. DataError if its record cannot be parsed."""
+        return _sample(self.stored(index), f"{self.path}: record {index}").key
 
     def at(self, index: int) -> Sample:
         """One sample, found by where records begin; a first pass over the file learns that."""

@@ -1,0 +1,159 @@
+"""A dataset that was touched is found out, whatever the format, and the sample or shard is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import storage
+from storage import FORMATS, pixels
+from storage.base import DatasetInfo
+from storage.errors import DataError, UsageError
+from storage.verification import verify
+from storage.verify import parse_share
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small images of two classes."""
+    root = tmp_path_factory.mktemp("source") / "photos"
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = root / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(pixels.encode_png(rng.integers(0, 255, (9, 11, 3), dtype=np.uint8)))
+    return root
+
+
+def stored(source: Path, name: str, out: Path, payload: str = "encoded") -> DatasetInfo:
+    """``source`` in format ``name``, in several shards."""
+    return storage.convert(source, to=name, out=out, payload=payload, image_size=8, shard_bytes=1500, workers=1)
+
+
+@pytest.mark.parametrize("payload", ["encoded", "raw"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_sound_dataset_has_no_fault(name: str, payload: str, source: Path, tmp_path: Path) -> None:
+    info = stored(source, name, tmp_path / "out", payload)
+    seen: list[tuple[int, int]] = []
+    faults = verify(tmp_path / "out", against=source, progress=lambda done, total: seen.append((done, total)))
+    assert faults == []
+    assert seen[-1] == (2 * info.stored_bytes, 2 * info.stored_bytes)
+    assert verify(tmp_path / "out", share=0.3, workers=1) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_flipped_bit_is_found(name: str, source: Path, tmp_path: Path) -> None:
+    stored(source, name, tmp_path / "out")
+    files = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.name != "dataset.json")
+    rng = np.random.default_rng(1)
+    for file in [files[0], files[-1]]:
+        sound = file.read_bytes()
+        for place in [0, len(sound) - 1, *rng.integers(0, len(sound), 12).tolist()]:
+            flipped = bytearray(sound)
+            flipped[place] ^= 1 << int(rng.integers(8))
+            file.write_bytes(flipped)
+            assert len(verify(tmp_path / "out", workers=1)) >= 1, f"bit flipped in byte {place} of {file}"
+        file.write_bytes(sound)
+    assert verify(tmp_path / "out", workers=1) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_bad_sample_is_named(name: str, source: Path, tmp_path: Path) -> None:
+    stored(source, name, tmp_path / "out")
+    image = (source / "cat" / "4.png").read_bytes()
+    hit = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and image in p.read_bytes()]
+    assert len(hit) == 1
+    whole = hit[0].read_bytes()
+    hit[0].write_bytes(whole.replace(image, image[:-5] + bytes([image[-5] ^ 8]) + image[-4:]))
+    faults = verify(tmp_path / "out")
+    assert len(faults) == 1
+    assert "cat/4.png" in faults[0]
+    against = verify(tmp_path / "out", against=source)
+    assert any("4.png" in fault for fault in against)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_missing_or_truncated_shard_is_named(name: str, source: Path, tmp_path: Path) -> None:
+    info = stored(source, name, tmp_path / "out")
+    first, second = (tmp_path / "out" / shard.file for shard in info.splits["train"].shards[:2])
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:100])
+    faults = verify(tmp_path / "out")
+    assert any(fault.startswith(f"{first}: the shard is missing") for fault in faults)
+    assert any(str(second) in fault for fault in faults)
+
+
+def test_against_names_what_changed_in_the_source(source: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, tmp_path / "photos")
+    stored(tmp_path / "photos", "hdf5", tmp_path / "out")
+    (tmp_path / "photos" / "cat" / "0.png").write_bytes((source / "cat" / "2.png").read_bytes())
+    (tmp_path / "photos" / "dog" / "new.png").write_bytes((source / "cat" / "2.png").read_bytes())
+    (tmp_path / "photos" / "dog" / "1.png").unlink()
+    text = "\n".join(verify(tmp_path / "out", against=tmp_path / "photos"))
+    assert "train/cat/0.png differs" in text
+    assert "1 images of" in text
+    assert "train/dog/new.png" in text
+    assert "train/dog/1.png is not in" in text
+
+
+def test_against_follows_split_and_max_side(source: Path, tmp_path: Path) -> None:
+    import cv2
+
+    image = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))[1].tobytes()
+    for number in range(6):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(image)
+    storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", split={"validation": 0.4}, max_side=30, workers=1)
+    assert verify(tmp_path / "out", against=tmp_path / "photos") == []
+
+
+def test_the_command(source: Path, tmp_path: Path) -> None:
+    info = stored(source, "lmdb", tmp_path / "out")
+    command = [sys.executable, "-m", "storage.verify", str(tmp_path / "out")]
+    sound = subprocess.run([*command, "--sample", "50%"], capture_output=True, text=True)
+    assert (sound.returncode, sound.stdout.split(",")[0]) == (0, "sound: 0.5 of 12 images")
+    (tmp_path / "out" / info.splits["train"].shards[0].file).unlink()
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert "train-00000.lmdb: the shard is missing" in bad.stderr
+    assert "Traceback" not in bad.stderr
+    none = subprocess.run([*command[:3], str(tmp_path)], capture_output=True, text=True)
+    assert none.returncode == 1
+    assert "dataset.json" in none.stderr
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5", 0.5), ("100%", 1.0)])
+def test_a_share(text: str, share: float) -> None:
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["0", "101%", "many", "-1%"])
+def test_no_share(text: str) -> None:
+    with pytest.raises(UsageError, match="--sample"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"train-00000.h5"', '"../x.h5"'),
+        ('"train-00000.h5"', '"/etc/passwd"'),
+        ('"cat"', '"../cat"'),
+        ('"train":', '"../t":'),
+    ],
+)
+def test_a_manifest_that_leads_out_is_refused(old: str, new: str, source: Path, tmp_path: Path) -> None:
+    stored(source, "hdf5", tmp_path / "out")
+    manifest = tmp_path / "out" / "dataset.json"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        verify(tmp_path / "out")
