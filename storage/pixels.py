@@ -8,72 +8,52 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.base import Resize
 from storage.errors import DataError
+from storage.media import MAX_PIXELS, MEDIA_TYPES, describe, media_type
 
-if TYPE_CHECKING:
-    from PIL import Image
+__all__ = ("MAX_PIXELS", "MEDIA_TYPES", "check", "decode", "encode_png", "media_type", "resize", "shrink")
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/gif", "image/webp")
-"""What can be stored, by content."""
-
-MAX_PIXELS = 89_478_485
-"""Pillow's limit against decompression bombs: a quarter of a gigabyte of RGB."""
-
-
-def media_type(data: bytes) -> str:
-    """What an encoded image is, by its first bytes and never by its name. DataError for anything else."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "image/jpeg"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "image/png"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "image/gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[:2] == b"BM" and len(data) >= 26:
-        return "image/bmp"
-    if not data:
-        raise DataError("the file is empty")
-    raise DataError("not a JPEG, PNG, BMP, GIF or WebP image (judged by its first bytes)")
+_EOI = b"\xff\xd9"
+_TAIL_BYTES = 64
 
 
 def check(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
-    """The media type of an image that may be stored. DataError, with the reason, for one that may not.
+    """The media type of an image that may be stored, such as ``image/webp;alpha``. DataError, with the reason, for one that may not.
 
-    A JPEG is judged by its headers and its end marker, which costs microseconds; anything else is decoded.
+    A JPEG is judged by its headers and its end marker, which costs microseconds (only one without a marker near its end is
+    decoded); anything else is decoded.
     """
-    kind = media_type(data)
-    if kind == "image/jpeg":
-        height, width, components = _jpeg_header(data)
-        if components not in (1, 3):
-            raise DataError(f"a JPEG of {components} components (CMYK or YCCK): convert it to RGB first")
-        if b"\xff\xd9" not in data[-64:]:
-            raise DataError("truncated JPEG: its end marker is missing")
-    else:
-        height, width = _decode_pillow(data, max_pixels).shape[:2]
-    if height * width > max_pixels:
-        raise DataError(f"{width} x {height} pixels; the limit is {max_pixels:,} (a decompression bomb?)")
+    kind = describe(data, max_pixels)
+    if kind != "image/jpeg" or _EOI not in data[-_TAIL_BYTES:]:
+        decode(data, max_pixels)
     return kind
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """An encoded image as uint8 RGB, shape (height, width, 3); the first frame of an animation. DataError if it is broken."""
-    kind = check(data, max_pixels) if data[:3] == b"\xff\xd8\xff" else media_type(data)
+    kind = describe(data, max_pixels)
     if kind != "image/jpeg":
-        return _decode_pillow(data, max_pixels)
+        return _decode_pillow(data, kind)
     import simplejpeg
 
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        if simplejpeg.decode_jpeg_header(data)[2] in ("CMYK", "YCCK"):
+            return _decode_pillow(data, kind)
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False))
     except ValueError as error:
-        raise DataError(f"broken JPEG: {error}") from error
-    return pixels
+        if "Premature end" in str(error):
+            raise DataError(f"truncated JPEG: {error}") from error
+        reason = error
+    try:  # What libjpeg warns of and goes on with, TensorFlow and Pillow go on with too.
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=False))
+    except ValueError:
+        raise DataError(f"broken JPEG: {reason}") from reason
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bilinear") -> NDArray[np.uint8]:
@@ -91,13 +71,35 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bi
 
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     if filter == "nearest":
-        rows = ((np.arange(height) + 0.5) * (image.shape[0] / height)).astype(np.intp)
-        columns = ((np.arange(width) + 0.5) * (image.shape[1] / width)).astype(np.intp)
-        return np.ascontiguousarray(image[rows[:, None], columns])
+        return np.asarray(image.take(_nearest(image.shape[0], height), 0).take(_nearest(image.shape[1], width), 1))
     import cv2
 
-    interpolation = cv2.INTER_LINEAR if filter == "bilinear" else cv2.INTER_AREA
-    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+    if filter == "bilinear":
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if (height < image.shape[0]) != (width < image.shape[1]):
+        # OpenCV averages areas where both sides shrink, or both grow; else it interpolates. So: a side at a time, rounded once.
+        smaller = (min(width, image.shape[1]), min(height, image.shape[0]))
+        shrunk = cv2.resize(image.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
+        return np.asarray(np.rint(_grow(_grow(shrunk, height, 0), width, 1)).astype(np.uint8))
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _grow(image: NDArray[Any], new: int, axis: int) -> NDArray[Any]:
+    """``image`` enlarged along ``axis`` by area: each target pixel lies in one source pixel, or across two."""
+    old = image.shape[axis]
+    if old == new:
+        return image
+    first = np.arange(new) * old // new
+    last = np.minimum(-(-(np.arange(1, new + 1) * old) // new) - 1, old - 1)
+    share = np.where(last > first, np.arange(1, new + 1) - last * new / old, 0)
+    share = share.reshape(-1, 1, 1) if axis == 0 else share.reshape(1, -1, 1)
+    return np.asarray(image.take(first, axis) * (1 - share) + image.take(last, axis) * share)
+
+
+def _nearest(old: int, new: int) -> NDArray[np.intp]:
+    """The source row at the centre of each target row, in TensorFlow's arithmetic: float32 decides where two are as near."""
+    centres = np.arange(new, dtype=np.float32) + np.float32(0.5)
+    return np.minimum((centres * (np.float32(old) / np.float32(new))).astype(np.intp), old - 1)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -131,46 +133,64 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Height, width and components from a JPEG's frame header. DataError where there is none."""
-    at = 2
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
-            if not height or not width:
-                break
-            return height, width, components
-        if marker in (0xD8, 0x01) or 0xD0 <= marker <= 0xD7:
-            at += 2
-            continue
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
-    raise DataError("broken JPEG: it has no readable frame header")
-
-
-def _decode_pillow(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
+def _decode_pillow(data: bytes, kind: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > max_pixels:
+        with _PLUGINS[kind.split(";")[0]]()(io.BytesIO(data)) as opened:
+            if opened.mode.startswith("I") or opened.mode == "F":
                 raise DataError(
-                    f"{opened.width} x {opened.height} pixels; the limit is {max_pixels:,} (a decompression bomb?)"
+                    f"grey levels of 16 bits (mode {opened.mode}): decoders disagree about them; convert it to 8 bits"
+                )
+            if kind.startswith("image/gif") and opened.tile[0][1] != (0, 0, *opened.size):
+                raise DataError(
+                    "a GIF whose first frame does not fill its screen: decoders disagree about it; convert it to PNG"
                 )
             opened.load()
-            return np.array(_to_rgb(opened), np.uint8)
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
+            return np.array(opened.convert("RGB"), np.uint8)
+    except _BROKEN as error:
         raise DataError(f"broken image: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        raise DataError(
-            f"pixels of more than 8 bits (mode {image.mode}): decoders disagree about them; convert to 8 bits first"
-        )
-    return image.convert("RGB")
+# Decoders by what the content is: Pillow's open() would try all it has, and check its own limit of pixels instead of ours.
+def _png() -> Any:
+    from PIL.PngImagePlugin import PngImageFile
+
+    return PngImageFile
+
+
+def _gif() -> Any:
+    from PIL.GifImagePlugin import GifImageFile
+
+    return GifImageFile
+
+
+def _bmp() -> Any:
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    return BmpImageFile
+
+
+def _webp() -> Any:
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    return WebPImageFile
+
+
+def _jpeg() -> Any:
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    return JpegImageFile
+
+
+_PLUGINS = {"image/png": _png, "image/gif": _gif, "image/bmp": _bmp, "image/webp": _webp, "image/jpeg": _jpeg}
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    IndexError,
+    KeyError,
+    EOFError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+)
