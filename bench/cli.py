@@ -41,6 +41,52 @@ def compare(
     raise typer.Exit(compare_and_print(a, b, fail_if or [], typer.echo))
 
 
+@app.command()
+def run(
+    images: Annotated[
+        Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE. [default: demo images]")
+    ] = None,
+    formats: Annotated[str | None, typer.Option(help="Several with commas. [default: all built in]")] = None,
+    payloads: Annotated[str | None, typer.Option(help="encoded,raw")] = None,
+    loaders: Annotated[str | None, typer.Option(help="Several with commas; rivals only when named.")] = None,
+    placements: Annotated[str | None, typer.Option(help="pipeline,model: where scaling and augmentation happen.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch. [default: 32]")] = None,
+    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: 160]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take at most so many images.")] = None,
+    augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
+    results: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("results"),
+    sweeps: Annotated[int | None, typer.Option(help="How often every case is measured. [default: 5]")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time to use, such as 10m: with it, hopeless cases are dropped.")
+    ] = None,
+    isolation: Annotated[
+        str, typer.Option(help="case: a fresh process for every measurement; sweep: for every sweep.")
+    ] = "sweep",
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run (its folder).")] = None,
+    cache: Annotated[str, typer.Option(help="warm, or cold: the first epoch from the disk, proven.")] = "warm",
+    stages: Annotated[bool, typer.Option(help="Also time the pipeline up to each of its stages.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that one measurement may take.")] = 300.0,
+    memory_limit: Annotated[int | None, typer.Option(help="Anonymous memory that a measurement may use, in MB.")] = None,
+    seed: Annotated[int, typer.Option(help="Of shuffling, augmentation and the order of sweeps.")] = 0,
+) -> None:
+    """Store, prove equivalent, and time every case; leave a report in results/RUN.
+
+    Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --budget 10m
+    """
+    from bench.run_output import run_and_print
+
+    given = {
+        "images": images, "formats": formats, "payloads": payloads, "loaders": loaders, "placements": placements,
+        "step": step, "batch_size": batch_size, "image_size": image_size, "limit": limit, "augment": augment,
+        "results": results, "sweeps": sweeps, "budget": budget, "isolation": isolation, "cache": cache, "stages": stages,
+        "timeout_s": timeout, "memory_limit_bytes": memory_limit * 1_000_000 if memory_limit else None, "seed": seed,
+    }  # fmt: skip
+    raise typer.Exit(run_and_print(given, resume))
+
+
 def main() -> None:
     """Entry point."""
     console.run(app, "feedbench")

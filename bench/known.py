@@ -1,0 +1,118 @@
+"""Loaders whose behaviour is known beforehand: what the instrument is checked with (``feedbench selfcheck``, tests).
+
+They need no dataset. ``known:null`` always has a batch; ``known:RATE`` makes RATE images/s, ``spec.prefetch`` batches ahead;
+``known:crash``, ``known:hang`` and ``known:hog`` (memory) misbehave at their fourth batch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.emulated import sleep_until
+from loaders.base import LoaderSpec
+from storage.errors import UsageError
+
+EPOCH_BATCHES = 40
+CLASSES = 5
+
+
+class KnownFeed:
+    """Zeros, in epochs of ``EPOCH_BATCHES`` batches; ``before`` runs ahead of each batch, with its number since the start."""
+
+    layers: Sequence[Any] = ()
+
+    def __init__(self, spec: LoaderSpec, before: Callable[[int], None], *, batches: int = EPOCH_BATCHES) -> None:
+        dtype = np.float32 if spec.placement == "pipeline" else np.uint8
+        self._images = np.zeros((spec.batch_size, *spec.image_size, 3), dtype)
+        self._labels = np.arange(spec.batch_size, dtype=np.int64) % CLASSES
+        self._before = before
+        self._batches = batches
+        self._made = 0
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def epoch(self, n: int) -> Iterator[tuple[Any, Any]]:  # noqa: ARG002
+        """One pass: float32 (or, for placement ``model``, uint8) zeros, int64 labels."""
+        for _ in range(self._batches):
+            self._before(self._made)
+            self._made += 1
+            yield self._images, self._labels
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Paced:
+    """When batches come: batch k is ready one period after it was begun, and begun once the one before is ready and fewer
+    than ``depth`` wait to be taken. With depth 0 a batch is begun when it is asked for."""
+
+    def __init__(
+        self,
+        period_ns: int,
+        depth: int,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._period_ns, self._depth = period_ns, depth
+        self._clock, self._sleep = clock, sleep
+        self._ready_ns: int | None = None
+        self._taken: deque[int] = deque(maxlen=max(depth, 1))
+        self._overshoot_ns = 0
+
+    def __call__(self, number: int) -> None:  # noqa: ARG002
+        """Return when batch ``number`` is ready."""
+        asked = self._clock()
+        if self._depth:
+            free = self._taken[0] if len(self._taken) == self._depth else asked
+            begun = max(free, self._ready_ns) if self._ready_ns is not None else asked
+        else:
+            begun = asked - self._overshoot_ns
+        self._ready_ns = begun + self._period_ns
+        sleep_until(self._ready_ns, self._clock, self._sleep)
+        taken = max(self._ready_ns, asked)
+        self._overshoot_ns = max(0, self._clock() - self._ready_ns) if not self._depth else 0
+        self._taken.append(taken)
+
+
+def build(name: str, spec: LoaderSpec) -> KnownFeed:
+    """The feed behind ``known:...``. UsageError for a name that means nothing."""
+    kind = name.partition(":")[2]
+    if kind in _MISBEHAVE:
+        return KnownFeed(spec, _MISBEHAVE[kind])
+    if kind == "null":
+        return KnownFeed(spec, lambda _: None)
+    try:
+        rate = float(kind)
+    except ValueError:
+        rate = 0.0
+    if rate <= 0:
+        raise UsageError(f"unknown loader {name!r}; expected known:null, known:RATE or known:{{{','.join(_MISBEHAVE)}}}")
+    return KnownFeed(spec, Paced(round(spec.batch_size / rate * 1e9), spec.prefetch))
+
+
+def _crash(number: int) -> None:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang(number: int) -> None:
+    while number >= 3:
+        time.sleep(3600)
+
+
+def _hog(number: int) -> None:
+    kept = []
+    while number >= 3:
+        kept.append(np.ones(8 << 20, np.uint8))
+        time.sleep(0.005)
+
+
+_MISBEHAVE: dict[str, Callable[[int], None]] = {"crash": _crash, "hang": _hang, "hog": _hog}

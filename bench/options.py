@@ -1,0 +1,116 @@
+"""What is asked of a run: one frozen set of options behind ``feedbench run`` and ``pytest --benchmark-only`` alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.case import StepSpec
+from loaders.base import PLACEMENTS
+from storage.base import PAYLOADS
+from storage.errors import DataError, UsageError
+
+DEFAULT_LOADERS = ("image_data_generator", "from_generator", "tfdata", "image_dataset_from_directory")
+"""What is measured unless others are named: rivals and the data service only then."""
+DEFAULT_STEPS = ("feature_extraction", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """One run. Empty tuples mean the default choice; ``images`` None means the demo images.
+
+    ``limit`` takes at most that many images. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
+    the time is used. ``tiny`` measures next to nothing, for tests.
+    """
+
+    images: Path | None = None
+    formats: tuple[str, ...] = ()
+    payloads: tuple[str, ...] = PAYLOADS
+    loaders: tuple[str, ...] = ()
+    placements: tuple[str, ...] = PLACEMENTS
+    steps: tuple[str, ...] = DEFAULT_STEPS
+    batch_size: int = 32
+    image_size: tuple[int, int] = (160, 160)
+    limit: int | None = None
+    augment: bool = True
+    results: Path = Path("results")
+    data: Path = Path("data")
+    sweeps: int | None = None
+    budget_s: float | None = None
+    isolation: Literal["case", "sweep"] = "sweep"
+    cache: Literal["warm", "cold"] = "warm"
+    seed: int = 0
+    stages: bool = False
+    timeout_s: float = 300.0
+    memory_limit_bytes: int | None = None
+    tiny: bool = False
+
+    def __post_init__(self) -> None:
+        from loaders import LOADERS
+        from storage import FORMATS
+
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(f"--images: {self.images} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
+        _known("--formats", self.formats, FORMATS)
+        _known("--loaders", [name for name in self.loaders if not name.startswith("known:")], LOADERS)
+        _known("--payloads", self.payloads, PAYLOADS)
+        _known("--placements", self.placements, PLACEMENTS)
+        _known("--isolation", [self.isolation], ("case", "sweep"))
+        _known("--cache", [self.cache], ("warm", "cold"))
+        for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise UsageError(f"--budget must be above 0, got {self.budget_s:g} s")
+        for step in self.steps:
+            StepSpec(step=step)
+
+    def stored(self) -> dict[str, Any]:
+        """As ``run.json`` keeps them: plain values, no absolute paths of the user's folders."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["images"] = self.images.resolve().name if self.images else None
+        values["data"] = values["results"] = None
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """``a,b`` as ("a", "b"). ``emulated:1800,7200`` is two emulated steps."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for index, part in enumerate(parts):
+        if index and re.fullmatch(r"[0-9.]+", part) and parts[index - 1].startswith("emulated:"):
+            parts[index] = f"emulated:{part}"
+    return tuple(dict.fromkeys(parts))
+
+
+def size(text: str | None) -> tuple[int, int]:
+    """``160`` or ``120x160`` (height x width)."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text or "160")
+    if match is None or not int(match[1]) or (match[2] is not None and not int(match[2])):
+        raise UsageError(f"--image-size must be N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def seconds(text: str | None) -> float | None:
+    """``90``, ``90s``, ``10m`` or ``1h`` in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    if match is None:
+        raise UsageError(f"--budget must be a time such as 90s, 10m or 1h; got {text!r}")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+def processors() -> list[int]:
+    """The processors that every contender gets: those that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def _known(option: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    valid = list(valid)
+    for name in given:
+        if name not in valid:
+            raise UsageError(f"{option}: unknown name {name!r}; expected one or more of: {', '.join(valid)}")

@@ -1,0 +1,97 @@
+"""``feedbench run`` on a terminal: the options from their texts, progress, and a table at the end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.compare import interval, rates
+from bench.metrics import METRICS
+from bench.options import DEFAULT_STEPS, RunOptions, names, seconds, size
+from bench.progress import Bar
+from bench.record import Failed, Measured, Run, Skipped, load_run
+from bench.schedule import resume, run
+from storage.base import PAYLOADS
+
+
+def options_of(given: dict[str, Any]) -> RunOptions:
+    """The options from what a command line gives: texts, some with commas; None where nothing was given."""
+    from loaders.base import PLACEMENTS
+
+    out: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for key, default in (("formats", ()), ("payloads", PAYLOADS), ("loaders", ()), ("placements", PLACEMENTS)):
+        out[key] = names(out.get(key)) or default
+    out["steps"] = names(out.pop("step", None)) or DEFAULT_STEPS
+    out["image_size"] = size(out.get("image_size"))
+    out["budget_s"] = seconds(out.pop("budget", None))
+    return RunOptions(**out)
+
+
+def command() -> str:
+    """The command line, for the record: as typed, but without the paths before names."""
+    return shlex.join([Path(sys.argv[0]).name, *(_nameless(argument) for argument in sys.argv[1:])])
+
+
+def run_and_print(given: dict[str, Any], resumed: Path | None) -> int:
+    """Run, or go on; print the table and where the report is. Exit code 130 after an interrupt."""
+    console = Console(stderr=True)
+    try:
+        with Bar(console) as bar:
+            folder = resume(resumed, bar) if resumed else run(options_of(given), bar, command())
+    except KeyboardInterrupt:
+        console.print("interrupted; what was measured is kept. Go on with: feedbench run --resume RUN, RUN being the newest "
+                      f"folder in {resumed.parent if resumed else given.get('results') or 'results'}")  # fmt: skip
+        return 130
+    print_run(load_run(folder), Console())
+    return 0
+
+
+def print_run(stored: Run, console: Console) -> None:
+    """A line a case, fastest first within its step; then what failed, and where the report lies."""
+    table = Table("case", "step", "images/s", "95% interval", "first batch s", "waiting", "pixels", box=None, pad_edge=False)
+    rows: list[tuple[str, float, list[str]]] = []
+    problems: list[str] = []
+    skipped = 0
+    for case in stored.info.cases:
+        records = stored.of(case.id)
+        found = list(rates(records).values())
+        problems += [f"{case.id}: {r.outcome.reason}" for r in records if isinstance(r.outcome, Failed)]
+        skipped += any(isinstance(r.outcome, Skipped) for r in records) and not found
+        if not found:
+            continue
+        rate = interval(found)
+        first = METRICS["first_batch_s"].compute(records)
+        wait = METRICS["wait_share"].compute(records)
+        pixels = next(
+            (r.outcome.pixels.verdict for r in records if isinstance(r.outcome, Measured) and r.outcome.pixels), ""
+        )
+        rows.append((case.step.step, -rate.value, [
+            "-".join([case.format, case.payload, case.loader, case.spec.placement]), case.step.step, f"{rate.value:,.0f}",
+            f"{rate.low:,.0f} to {rate.high:,.0f}" if rate.sweeps > 1 else "",
+            "" if first is None else f"{first:.2f}", "" if wait is None else f"{wait:.0%}", pixels,
+        ]))  # fmt: skip
+    for _, _, row in sorted(rows):
+        table.add_row(*row)
+    console.print(table)
+    for problem in dict.fromkeys(problems):
+        console.print(f"failed: {problem}", soft_wrap=True, highlight=False, style="red")
+    if skipped:
+        console.print(f"{skipped} cases have no meaning here; their reasons are in the report.", highlight=False)
+    console.print(f"The report: {stored.path / 'summary.md'}", soft_wrap=True, highlight=False)
+
+
+def _nameless(argument: str) -> str:
+    """A path's last part only: where somebody keeps their photographs is nobody's business."""
+    option, equals, value = argument.partition("=")
+    return (
+        f"{option}{equals}{Path(value).name}"
+        if equals and "/" in value
+        else Path(argument).name
+        if argument.startswith("/")
+        else argument
+    )

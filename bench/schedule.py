@@ -1,0 +1,348 @@
+"""A whole run: datasets, proofs, sweeps in newly shuffled order, records on disk after each, a report at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench import machine
+from bench.case import Case
+from bench.datasets import facts, prepare
+from bench.matrix import Stored, cases, dataset_of, skip_reason
+from bench.options import RunOptions, processors
+from bench.racing import LEAST_SWEEPS, beaten
+from bench.record import (
+    Failed,
+    Measured,
+    Pixels,
+    Run,
+    RunInfo,
+    RunRecord,
+    Skipped,
+    append_records,
+    load_run,
+    write_info,
+)
+from bench.steady import Pace
+from bench.visit import Answer, Request
+from bench.worker import Worker
+from storage.errors import DataError
+
+DEFAULT_SWEEPS = 5
+RESUME = "resume.json"
+"""The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
+MOST_SWEEPS = 100
+TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_batches=1, stage_s=0)
+PROVEN = 512
+"""Samples that the equivalence gate looks at, in a dataset that has more."""
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is."""
+
+    def plan(self, visits: int) -> None:
+        """So many visits to cases are still to come."""
+
+    def now(self, what: str) -> None:
+        """What is being done."""
+
+    def done(self) -> None:
+        """One visit is over."""
+
+
+@dataclass
+class Schedule:
+    """A run under way. ``folder`` holds everything that another process needs to go on with it."""
+
+    options: RunOptions
+    folder: Path
+    watcher: Watcher
+    info: RunInfo
+    stored: dict[str, Stored]
+    records: list[RunRecord] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    started: float = 0.0
+    _shared: Worker | None = None
+    _pixels: dict[str, Pixels] = field(default_factory=dict)
+    _stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    _out: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Everything up to the last sweep. An interrupt leaves a run that can be resumed."""
+        self.started = self.clock()
+        sweeps = self.options.sweeps or (MOST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
+        try:
+            alive = self._proven(self._meaningful())
+            durations: list[float] = []
+            for sweep in range(sweeps):
+                todo = [case for case in alive if case.id not in self._out]
+                if not todo or not self._affordable(sweep, durations):
+                    break
+                began = self.clock()
+                self._sweep(sweep, todo, sweeps)
+                durations.append(self.clock() - began)
+                if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
+                    self._race(sweep + 1)
+        finally:
+            self._end_shared()
+        self.info = self.info.model_copy(update={"finished": True, "sweeps": self._sweeps_done()})
+        write_info(self.folder, self.info)
+
+    def _meaningful(self) -> list[Case]:
+        reasons = {case.id: skip_reason(case, self.stored) for case in self.info.cases}
+        known = {record.case.id for record in self.records}
+        self._keep(
+            [self._record(case, 0, Skipped(reason=reason)) for case in self.info.cases if (reason := reasons[case.id])
+             and case.id not in known]
+        )  # fmt: skip
+        return [case for case in self.info.cases if not reasons[case.id]]
+
+    def _proven(self, planned: list[Case]) -> list[Case]:
+        """Pass every pipeline through the equivalence gate, once for all its steps; what fails it is never timed."""
+        for record in self.records:
+            if isinstance(record.outcome, Measured) and record.outcome.pixels:
+                self._pixels[_pipeline(record.case)] = record.outcome.pixels
+            if isinstance(record.outcome, Skipped) and record.outcome.reason.startswith("racing"):
+                self._out[record.case.id] = record.outcome.reason
+        failed = {
+            r.case.id for r in self.records if isinstance(r.outcome, Failed) and r.outcome.reason.startswith("not proven")
+        }
+        pipelines: dict[str, list[Case]] = {}
+        for case in planned:
+            if case.id not in failed:
+                pipelines.setdefault(_pipeline(case), []).append(case)
+        todo = [p for p, members in pipelines.items() if p not in self._pixels and ":" not in members[0].loader]
+        sweeps = self.options.sweeps or (LEAST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
+        self.watcher.plan(len(todo) + sweeps * sum(map(len, pipelines.values())))
+        for pipeline in todo:
+            members = pipelines[pipeline]
+            self.watcher.now(f"proving {members[0].id}")
+            answer = self._ask("prove", members[0], limit=PROVEN)
+            if answer.pixels is not None:
+                self._pixels[pipeline] = answer.pixels
+            else:
+                self._keep([self._record(case, 0, Failed(reason=f"not proven: {answer.error}")) for case in members])
+                del pipelines[pipeline]
+            self.watcher.done()
+        if self.options.stages:
+            self._time_stages([members[0] for members in pipelines.values()])
+        self._end_shared()
+        return [case for members in pipelines.values() for case in members]
+
+    def _time_stages(self, firsts: list[Case]) -> None:
+        for case in firsts:
+            if ":" not in case.loader:
+                self.watcher.now(f"timing stages of {case.id}")
+                self._stages[_pipeline(case)] = self._ask("stages", case).stages_ns
+
+    def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> None:
+        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short."""
+        order = list(todo)
+        random.Random(f"{self.options.seed}:{sweep}").shuffle(order)
+        seen = {
+            record.case.id for record in self.records if record.sweep == sweep and not isinstance(record.outcome, Skipped)
+        }
+        fresh: list[RunRecord] = []
+        try:
+            for case in order:
+                self.watcher.now(
+                    f"sweep {sweep + 1} of {sweeps}: {case.id}" if sweeps < MOST_SWEEPS else f"sweep {sweep + 1}: {case.id}"
+                )
+                if case.id not in seen:
+                    fresh += self._visit(case, sweep)
+                self.watcher.done()
+        finally:
+            self._keep(fresh)
+            self._end_shared()
+
+    def _visit(self, case: Case, sweep: int) -> list[RunRecord]:
+        answer = self._ask("measure", case)
+        if answer.error or answer.warm is None:
+            return [self._record(case, sweep, Failed(reason=answer.error or "no measurement came"))]
+        added = {"pixels": self._pixels.get(_pipeline(case)), "stages_ns": self._stages.get(_pipeline(case), {})}
+        records = [self._record(case, sweep, answer.warm.model_copy(update=added))]
+        if answer.cold is not None:
+            cold = answer.cold.model_copy(update={"pixels": added["pixels"]})
+            records.append(self._record(case, sweep, cold).model_copy(update={"phase": "cold_epoch"}))
+        return records
+
+    def _ask(self, do: str, case: Case, *, limit: int | None = None) -> Answer:
+        """Ask the worker of this sweep (or, with isolation ``case``, one of this request's own)."""
+        stored = None if case.loader.startswith("known:") else dataset_of(case, self.stored)
+        request = Request.model_validate(
+            {
+                "do": do,
+                "case": case,
+                "path": stored.path if stored else None,
+                "split": stored.split if stored else "train",
+                "classes": len(stored.info.class_names) if stored else 5,
+                "pace": TINY if self.options.tiny else Pace(),
+                "limit": limit,
+            }
+        )
+        if self._shared is None or not self._shared.alive:
+            self._end_shared()
+            self._shared = Worker(
+                processors(), timeout_s=self.options.timeout_s, memory_bytes=self.options.memory_limit_bytes
+            )
+        answer = self._shared.ask(request)
+        if self.options.isolation == "case":
+            self._end_shared()
+        return answer
+
+    def _end_shared(self) -> None:
+        if self._shared is not None:
+            if self._shared.alive:
+                self._shared.close()
+            self._shared = None
+
+    def _affordable(self, sweep: int, durations: list[float]) -> bool:
+        """Whether a budget (if there is one) holds another sweep; the first few are measured whatever it says."""
+        budget = self.options.budget_s
+        if budget is None or sweep < LEAST_SWEEPS:
+            return True
+        return self.clock() - self.started + durations[-1] <= budget
+
+    def _race(self, sweep: int) -> None:
+        for case_id, reason in beaten(self.records).items():
+            if case_id not in self._out:
+                self._out[case_id] = reason
+                case = next(case for case in self.info.cases if case.id == case_id)
+                self._keep([self._record(case, sweep, Skipped(reason=reason))])
+
+    def _record(self, case: Case, sweep: int, outcome: Measured | Failed | Skipped) -> RunRecord:
+        return RunRecord(
+            case=case,
+            sweep=sweep,
+            outcome=outcome,
+            environment_id=next(iter(reversed(self.info.environments))),
+            started_at=_now(),
+        )
+
+    def _keep(self, fresh: list[RunRecord]) -> None:
+        self.records += fresh
+        append_records(self.folder, fresh)
+
+    def _sweeps_done(self) -> int:
+        return max((record.sweep + 1 for record in self.records if isinstance(record.outcome, Measured)), default=0)
+
+
+def run(options: RunOptions, watcher: Watcher, command: str, *, planned: list[Case] | None = None) -> Path:
+    """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
+    chosen = planned if planned is not None else cases(options)
+    stored = _datasets(options, chosen, watcher)
+    found = machine.environment(options.data if options.data.is_dir() else None)
+    folder = _new_folder(options.results)
+    info = RunInfo(
+        name=folder.name,
+        command=command,
+        started_at=_now(),
+        options=options.stored(),
+        sweeps=options.sweeps or DEFAULT_SWEEPS,
+        seed=options.seed,
+        environments={machine.environment_id(found): found | machine.weather()},
+        datasets={key: facts(one.info) for key, one in stored.items()},
+        cases=chosen,
+    )
+    write_info(folder, info)
+    (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
+    return _finish(Schedule(options, folder, watcher, info, stored))
+
+
+def resume(folder: Path, watcher: Watcher) -> Path:
+    """Go on with a run that was interrupted, under the options it was started with."""
+    earlier: Run = load_run(folder)
+    if earlier.info.finished:
+        raise DataError(f"{folder} is finished: there is nothing to resume. Report on it with: feedbench report {folder}")
+    try:
+        options = TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / RESUME} cannot be read, so the run's options are lost: start it anew") from error
+    stored = _datasets(options, earlier.info.cases, watcher)
+    found = machine.environment(options.data if options.data.is_dir() else None)
+    environments = {**earlier.info.environments}
+    environments.pop(machine.environment_id(found), None)
+    info = earlier.info.model_copy(
+        update={"environments": {**environments, machine.environment_id(found): found | machine.weather()}}
+    )
+    _drop_torn_line(folder / "records.jsonl")
+    write_info(folder, info)
+    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)))
+
+
+def _finish(schedule: Schedule) -> Path:
+    schedule.run()
+    (schedule.folder / RESUME).unlink(missing_ok=True)
+    _point_latest(schedule.folder)
+    from bench.report.write import write_report
+
+    schedule.watcher.now("writing the report")
+    write_report(schedule.folder)
+    return schedule.folder
+
+
+def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict[str, Stored]:
+    pairs = dict.fromkeys((case.format, case.payload) for case in chosen if case.format != "memory")
+    # A limit needs images of its payload, from whatever format there is.
+    for case in chosen:
+        if case.loader.startswith("limit:") and not any(payload == case.payload for _, payload in pairs):
+            pairs["directory", case.payload] = None
+    return prepare(options, list(pairs), watcher.now) if pairs else {}
+
+
+def _new_folder(results: Path) -> Path:
+    """A folder named by the time, in UTC; a second run in the same second gets a number."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for name in _numbered(stamp):
+        folder = results / name
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise DataError(f"--results: {results} is not a folder") from None
+            continue
+        except OSError as error:
+            raise DataError(f"--results: cannot write to {results}: {error.strerror}") from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def _numbered(stamp: str) -> Iterator[str]:
+    yield stamp
+    number = 2
+    while True:
+        yield f"{stamp}-{number}"
+        number += 1
+
+
+def _point_latest(folder: Path) -> None:
+    """``results/latest`` is the newest run: a link beside it, renamed over the old one."""
+    beside = folder.parent / "latest.partial"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(folder.name)
+    beside.replace(folder.parent / "latest")
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end, so that the next is appended to a whole one."""
+    if path.is_file():
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+
+
+def _pipeline(case: Case) -> str:
+    """What the equivalence gate proves: all of a case but its step, cache state and name."""
+    return f"{case.format}-{case.payload}-{case.loader}-{case.spec}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

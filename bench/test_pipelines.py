@@ -1,0 +1,127 @@
+"""The pytest-benchmark entry: one benchmark a case.
+
+``pytest --benchmark-only`` measures all cases first, interleaved in worker processes (``schedule.py``), and then each test
+replays its case's samples into pytest-benchmark: a sample is one sweep's seconds a batch. The numbers in its table, JSON,
+comparison and histogram are exactly those. Plain ``pytest`` runs every case once on a few tiny images, as a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from rich.console import Console
+
+from bench.case import Case
+from bench.compare import rates
+from bench.matrix import cases
+from bench.options import RunOptions
+from bench.progress import Bar
+from bench.record import Failed, Run, Skipped, load_run
+from bench.run_output import options_of, print_run
+from bench.schedule import run
+from storage.errors import FeedbenchError
+
+NUMBERS = ("batch_size", "limit", "sweeps", "seed")
+
+
+class Replay:
+    """A clock that stands still, but for the samples that it is wound on by."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.samples: list[float] = []
+
+    def __call__(self) -> float:
+        """The time, in seconds."""
+        return self.now
+
+    def step(self) -> None:
+        """Let one sample pass."""
+        if self.samples:
+            self.now += self.samples.pop(0)
+
+
+def options(config: pytest.Config) -> RunOptions:
+    """The run that pytest's options name. Without --benchmark-only: a tiny one."""
+    given: dict[str, Any] = {
+        name: config.getoption(name)
+        for name in ("images", "formats", "payloads", "loaders", "placements", "step", "image_size", "results", "budget",
+                     "isolation", "cache", *NUMBERS)
+    }  # fmt: skip
+    try:
+        for name in NUMBERS:
+            given[name] = int(given[name]) if given[name] is not None else None
+        for name in ("images", "results"):
+            given[name] = Path(given[name]) if given[name] is not None else None
+        if not timed(config):
+            given |= {"batch_size": 8, "image_size": "48", "limit": 24, "sweeps": 1, "tiny": True}
+        return options_of(given)
+    except ValueError as error:
+        raise pytest.UsageError(f"--{error.args[0]}") from error
+    except FeedbenchError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def timed(config: pytest.Config) -> bool:
+    """Whether this is a benchmark run, and not a test run."""
+    return bool(config.getoption("benchmark_only", default=False))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a case, by its id, with a clock of its own."""
+    planned = cases(options(metafunc.config))
+    metafunc.parametrize(
+        "case",
+        [
+            pytest.param(case, id=case.id, marks=pytest.mark.benchmark(timer=Replay(), group=case.step.step))
+            for case in planned
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The run behind all tests of the session, made when the first of them asks for it."""
+    config = request.config
+    asked = options(config)
+    chosen = {
+        item.callspec.params["case"]
+        for item in request.session.items
+        if getattr(item, "originalname", "") == "test_pipeline"
+    }  # type: ignore[attr-defined]
+    planned = [case for case in cases(asked) if case in chosen]
+    if not timed(config):
+        folder = tmp_path_factory.mktemp("results")
+        asked = RunOptions(**{**vars(asked), "results": folder, "data": folder / "data"})
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        console = Console(stderr=True, quiet=not timed(config))
+        console.print()
+        with Bar(console) as bar:
+            done = load_run(run(asked, bar, "pytest --benchmark-only", planned=planned))
+        if timed(config):
+            print_run(done, console)
+    yield done
+
+
+def test_pipeline(case: Case, measured: Run, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+    """The case was skipped, failed, or measured; its samples are seconds a batch, one a sweep."""
+    records = measured.of(case.id)
+    found = list(rates(records).values())
+    for record in records:
+        if isinstance(record.outcome, Failed):
+            pytest.fail(record.outcome.reason, pytrace=False)
+        if isinstance(record.outcome, Skipped) and not found:
+            pytest.skip(record.outcome.reason)
+    assert found, "neither measured, nor failed, nor skipped"
+    marker = request.node.get_closest_marker("benchmark")
+    assert marker is not None
+    clock: Replay = marker.kwargs["timer"]
+    clock.samples = [case.spec.batch_size / rate for rate in found]
+    benchmark.extra_info["case"] = case.fields()
+    benchmark.extra_info["images_per_s"] = found
+    benchmark.pedantic(clock.step, rounds=len(found))

@@ -1,0 +1,233 @@
+"""What a worker process does: prove a case, measure it, time its stages. One request at a time, each a line of JSON.
+
+``python -m bench.visit`` reads requests from standard input and answers on the descriptor that was standard output when it
+began; whatever libraries print goes to standard error. Compiled training steps are kept from request to request, so a
+worker that is shared within a sweep compiles each only once.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.case import Case
+from bench.emulated import EmulatedStep, NoStep
+from bench.record import Measured, Pixels
+from bench.run import Opening, images_per_ns, measure, measure_epoch
+from bench.steady import Pace
+from loaders.base import Stage
+from storage.errors import FeedbenchError
+
+
+class Request(BaseModel):
+    """One thing to do. ``path`` is the stored dataset (none for ``known:`` loaders); ``limit`` how many samples to prove."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    do: Literal["prove", "measure", "stages", "calibrate"]
+    case: Case
+    path: Path | None = None
+    split: str = "train"
+    classes: int = 5
+    pace: Pace = Pace()
+    limit: int | None = None
+
+
+class Answer(BaseModel):
+    """What came of it: ``error`` is a reason in words, and then nothing else is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: str = ""
+    pixels: Pixels | None = None
+    warm: Measured | None = None
+    cold: Measured | None = None
+    stages_ns: dict[str, float] = {}
+
+
+class Visitor:
+    """Does requests, and keeps the training steps that they compiled."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, Any] = {}
+
+    def answer(self, request: Request) -> Answer:
+        """Do one request; an error of any kind becomes its answer."""
+        try:
+            return _DO[request.do](self, request)
+        except FeedbenchError as error:
+            return Answer(error=str(error))
+        except Exception as error:
+            return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        finally:
+            gc.collect()
+
+    def prove(self, request: Request) -> Answer:
+        """The equivalence gate."""
+        from bench.equivalence import prove
+
+        assert request.path is not None
+        case = request.case
+        return Answer(pixels=prove(request.path, request.split, case.loader, case.spec, limit=request.limit))
+
+    def measure(self, request: Request) -> Answer:
+        """One measurement; for cache state ``cold``, the first epoch apart, then warm."""
+        from bench import cache
+
+        case = request.case
+        cold = case.cache == "cold" and request.path is not None
+        state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
+        feed, opening = _open(request)
+        try:
+            step = self._step(request, feed)
+            first = measure_epoch(feed, step, opening=opening) if cold else None
+            warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), opening=opening)
+        finally:
+            feed.close()
+        common = {"jit_compile": bool(step.jit_compile), "tuned": _tuned(feed)}
+        if first is not None:
+            first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
+        after = None if cold else state.share
+        return Answer(warm=warm.model_copy(update={**common, "resident_before": after}), cold=first)
+
+    def stages(self, request: Request) -> Answer:
+        """Nanoseconds an image of the pipeline up to each stage at which it can be cut, loading alone."""
+        from loaders import LOADERS
+
+        found: dict[str, float] = {}
+        for stage in LOADERS[request.case.loader].stages:
+            feed, _ = _open(request, until=stage)
+            with closing(feed):
+                found[stage.value] = 1 / images_per_ns(feed, NoStep(), seconds=request.pace.stage_s)
+        return Answer(stages_ns=found)
+
+    def calibrate(self, request: Request) -> Answer:
+        """The step alone, on one batch that is always there."""
+        from bench import known
+
+        feed = known.build("known:null", request.case.spec)
+        return Answer(warm=measure(feed, self._step(request, feed), pace=request.pace))
+
+    def _step(self, request: Request, feed: Any) -> Any:
+        case = request.case
+        if case.step.rate is not None:
+            return EmulatedStep(case.step.rate)
+        if case.step.step == "none":
+            return NoStep()
+        key = json.dumps(
+            [str(case.step), case.spec.image_size, case.spec.batch_size, request.classes, _dtype(case),
+             [_anonymous(layer.get_config()) | {"class": type(layer).__name__} for layer in feed.layers]],
+            sort_keys=True, default=str,
+        )  # fmt: skip
+        if key not in self._steps:
+            import numpy as np
+
+            from bench.step import make_step
+
+            step = make_step(case.step, layers=feed.layers, image_size=case.spec.image_size, classes=request.classes)
+            images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
+            labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
+            for _ in range(2):  # Compiled before any clock runs: a step's compilation is no loader's first batch.
+                step(*_tensors(images, labels))
+            self._steps[key] = step
+        return self._steps[key]
+
+
+_DO: dict[str, Callable[[Visitor, Request], Answer]] = {
+    "prove": Visitor.prove,
+    "measure": Visitor.measure,
+    "stages": Visitor.stages,
+    "calibrate": Visitor.calibrate,
+}
+
+
+def _open(request: Request, until: Stage = Stage.HAND_OVER) -> tuple[Any, Opening]:
+    """The feed of a request, and what scanning the dataset and building the pipeline took."""
+    from bench import known, limits
+
+    case = request.case
+    kind = case.loader.partition(":")[0]
+    started = perf_counter_ns()
+    if kind == "known":
+        return known.build(case.loader, case.spec), Opening(0, perf_counter_ns() - started)
+    assert request.path is not None
+    if kind == "limit":
+        return limits.build(case.loader, request.path, request.split, case.spec), Opening(0, perf_counter_ns() - started)
+    from loaders import LOADERS
+    from storage import open_dataset
+
+    loader = LOADERS[case.loader]
+    started = perf_counter_ns()
+    dataset = open_dataset(request.path, request.split)
+    len(dataset)
+    scanned = perf_counter_ns()
+    feed = loader.build(dataset, case.spec, until=until)
+    return feed, Opening(scanned - started, perf_counter_ns() - scanned)
+
+
+def _capacity(case: Case) -> int:
+    """Batches that a pipeline may hold ready: its prefetch, and what its threads have in hand."""
+    return case.spec.prefetch + 2 * case.spec.threads()
+
+
+def _dtype(case: Case) -> str:
+    return "float32" if case.spec.placement == "pipeline" else case.spec.dtype
+
+
+def _tensors(images: Any, labels: Any) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+
+
+def _anonymous(config: Any) -> Any:
+    """A layer's configuration without names, which count up from layer to layer."""
+    if isinstance(config, dict):
+        return {key: _anonymous(value) for key, value in config.items() if key != "name"}
+    return [_anonymous(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def _tuned(feed: Any) -> dict[str, str]:
+    """What tf.data was asked for or chose for itself, as far as it tells."""
+    options = getattr(feed, "options", None)
+    if not callable(options):
+        return {}
+    chosen = options()
+    return {
+        "autotune": str(chosen.autotune.enabled),
+        "private_threadpool_size": str(chosen.threading.private_threadpool_size),
+        "max_intra_op_parallelism": str(chosen.threading.max_intra_op_parallelism),
+        "deterministic": str(chosen.deterministic),
+    }
+
+
+def _same_processors(processors: list[int]) -> None:
+    """The processors of this run, and pools of exactly as many threads, whatever else the environment says."""
+    os.sched_setaffinity(0, processors)
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[variable] = str(len(processors))
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _same_processors([int(part) for part in sys.argv[1].split(",")])
+    visitor = Visitor()
+    for line in sys.stdin:
+        answers.write(visitor.answer(Request.model_validate_json(line)).model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""A worker process, seen from outside: it is asked, and it answers, or it is ended and the reason put in words.
+
+Crash, hang and memory stay inside: the caller gets an answer with an error and can start the next worker.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from bench import meter
+from bench.visit import Answer, Request
+
+POLL_S = 0.05
+
+
+class Worker:
+    """One process that does requests (``bench/visit.py``), in a process group of its own.
+
+    Parameters
+    ----------
+    processors
+        The processors that it may use.
+    timeout_s
+        Seconds that a request may take; then the whole group is killed.
+    memory_bytes
+        Anonymous memory that its process tree may have; None for no limit.
+    """
+
+    def __init__(self, processors: Sequence[int], *, timeout_s: float = 300.0, memory_bytes: int | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.visit", ",".join(map(str, processors))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            start_new_session=True,
+        )
+        self._received = b""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def ask(self, request: Request) -> Answer:
+        """The answer; after an answer with an error the worker may be gone (see ``alive``)."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return Answer(error=self._death())
+        return self._wait()
+
+    def _wait(self) -> Answer:
+        """Wait for a line, watching the clock and the tree's memory."""
+        assert self._process.stdout is not None
+        ends = time.monotonic() + self._timeout_s
+        peak = 0
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                peak = max(peak, meter.anonymous_bytes(self._process.pid))
+                if self._memory_bytes is not None and peak > self._memory_bytes:
+                    self.kill()
+                    return Answer(error=f"over its memory limit of {_mb(self._memory_bytes)} ({_mb(peak)} anonymous): ended")
+                if time.monotonic() > ends:
+                    self.kill()
+                    return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
+                if ready.select(POLL_S):
+                    part = os.read(self._process.stdout.fileno(), 1 << 20)
+                    if not part:
+                        return Answer(error=self._death())
+                    self._received += part
+        line, _, self._received = self._received.partition(b"\n")
+        answer = Answer.model_validate_json(line)
+        if answer.warm is not None:
+            answer = answer.model_copy(update={"warm": answer.warm.model_copy(update={"anon_memory_bytes": peak})})
+        if answer.cold is not None:
+            answer = answer.model_copy(update={"cold": answer.cold.model_copy(update={"anon_memory_bytes": peak})})
+        return answer
+
+    def _death(self) -> str:
+        """How the process ended, with the last that it said."""
+        code = self._process.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._said.seek(0)
+        lines = self._said.read()[-4000:].decode(errors="replace").strip().splitlines()
+        return f"the worker was {how}" + (f": {lines[-1][:300]}" if lines else "")
+
+    def kill(self) -> None:
+        """End it and everything that it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Ask it to end; if it does not within seconds, kill it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._said.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self.kill()
+        self.close()
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -1,0 +1,28 @@
+"""The benchmark's options for pytest: those of ``feedbench run``, by the same names."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Registered here, in the root, so that they are known from wherever pytest starts."""
+    group = parser.getgroup("feedbench", "what is measured with --benchmark-only (write values with =)")
+    for name, text in (
+        ("images", "folder CLASS/FILE or SPLIT/CLASS/FILE; default: the demo images"),
+        ("formats", "storage formats, several with commas"),
+        ("payloads", "encoded,raw"),
+        ("loaders", "loaders, several with commas"),
+        ("placements", "pipeline,model"),
+        ("step", "feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate"),
+        ("batch-size", "images a batch; default: 32"),
+        ("image-size", "N or HEIGHTxWIDTH; default: 160"),
+        ("limit", "take at most so many images"),
+        ("results", "where the run's folder is made; default: results"),
+        ("sweeps", "how often every case is measured"),
+        ("budget", "time to use, such as 10m"),
+        ("isolation", "case or sweep"),
+        ("cache", "warm or cold"),
+        ("seed", "of shuffling, augmentation and the order of sweeps"),
+    ):
+        group.addoption(f"--{name}", metavar="VALUE", help=text)
