@@ -77,7 +77,7 @@ def _pages(file: Path) -> tuple[int, int]:
         if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), found):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(file))
-    return pages, int((np.frombuffer(found, np.uint8) & 1).sum())
+    return pages, int((np.frombuffer(bytes(found), np.uint8) & 1).sum())
 
 
 def _address(mapped: mmap.mmap) -> int:

@@ -30,7 +30,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "libraries": {name: number for name in LIBRARIES if (number := _version(name))},
         "git_revision": _git_revision(),
         "gpus": [str(path.name) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
     }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -281,10 +282,8 @@ def _finish(schedule: Schedule) -> Path:
     schedule.run()
     (schedule.folder / RESUME).unlink(missing_ok=True)
     _point_latest(schedule.folder)
-    from bench.report.write import write_report
-
     schedule.watcher.now("writing the report")
-    write_report(schedule.folder)
+    import_module("bench.report.write").write_report(schedule.folder)
     return schedule.folder
 
 

@@ -7,7 +7,6 @@ comparison and histogram are exactly those. Plain ``pytest`` runs every case onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +83,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run behind all tests of the session, made when the first of them asks for it."""
     config = request.config
     asked = options(config)
-    chosen = {
-        item.callspec.params["case"]
-        for item in request.session.items
-        if getattr(item, "originalname", "") == "test_pipeline"
-    }  # type: ignore[attr-defined]
-    planned = [case for case in cases(asked) if case in chosen]
+    chosen = {item.name for item in request.session.items}
+    planned = [case for case in cases(asked) if f"test_pipeline[{case.id}]" in chosen]
     if not timed(config):
         folder = tmp_path_factory.mktemp("results")
         asked = RunOptions(**{**vars(asked), "results": folder, "data": folder / "data"})
@@ -105,7 +100,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             done = load_run(run(asked, bar, "pytest --benchmark-only", planned=planned))
         if timed(config):
             print_run(done, console)
-    yield done
+    return done
 
 
 def test_pipeline(case: Case, measured: Run, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
@@ -124,4 +119,4 @@ def test_pipeline(case: Case, measured: Run, benchmark: BenchmarkFixture, reques
     clock.samples = [case.spec.batch_size / rate for rate in found]
     benchmark.extra_info["case"] = case.fields()
     benchmark.extra_info["images_per_s"] = found
-    benchmark.pedantic(clock.step, rounds=len(found))
+    benchmark.pedantic(clock.step, rounds=len(found))  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Literal
@@ -131,8 +132,7 @@ class Visitor:
         if key not in self._steps:
             import numpy as np
 
-            from bench.step import make_step
-
+            make_step = import_module("bench.step").make_step
             step = make_step(case.step, layers=feed.layers, image_size=case.spec.image_size, classes=request.classes)
             images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
             labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
