@@ -25,7 +25,7 @@ from storage.errors import DataError, UsageError
 from storage.files import beside
 from storage.plan import Order, PlannedShard, PlannedSplit, plan_splits
 from storage.shards import DiskFullError, Done, Job, OnError, Task
-from storage.source import Source, scan
+from storage.source import Source, check_source, scan
 from storage.workspace import Workspace, locked
 
 SHARD_BYTES = 64 << 20
@@ -110,7 +110,9 @@ def convert(
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> DatasetInfo:
-    """Write the images of ``source`` (a folder, or a stored dataset; None: the demo images) as a dataset of format ``to``.
+    """Write the images of ``source`` as a dataset of format ``to``.
+
+    A source is a folder, a table of images (``.csv`` or ``.parquet``), ``tf_flowers``, or a stored dataset; None: the demo images.
 
     Parameters
     ----------
@@ -152,10 +154,8 @@ def convert(
         raise UsageError(f"convert: {str(error).split('() ')[-1]}") from error
     FORMATS[to]
     _one_of("backend", backend, BACKENDS)
-    root = demo_images() if source is None else Path(source)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
-    name = "demo" if source is None else None
+    root, name = _root(source)
+    check_source(root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
     target = target.resolve() if target.is_symlink() else target
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
@@ -167,6 +167,17 @@ def convert(
         except BaseException:
             workspace.discard()
             raise
+
+
+def _root(source: str | Path | None) -> tuple[Path, str | None]:
+    """Where the images are, drawn or downloaded if need be; and the dataset's name, where the place does not tell it."""
+    from storage import tf_flowers
+
+    if source is None:
+        return demo_images(), "demo"
+    if str(source) == tf_flowers.NAME and not Path(source).exists():
+        return tf_flowers.fetch(Path("data") / tf_flowers.NAME), tf_flowers.NAME
+    return Path(source), None
 
 
 def demo_images() -> Path:
@@ -181,7 +192,13 @@ def demo_images() -> Path:
 
 def source_name(root: Path) -> str:
     """What a source is called: the folder's name, or the name that a stored dataset was given."""
-    return read_info(root).name if (root / "dataset.json").is_file() else root.resolve().name or "images"
+    return (
+        read_info(root).name
+        if (root / "dataset.json").is_file()
+        else root.resolve().stem
+        if root.is_file()
+        else root.resolve().name or "images"
+    )
 
 
 def _convert(

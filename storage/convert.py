@@ -19,7 +19,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     to: Annotated[str, typer.Option(help="Format to write: directory, hdf5, lmdb or tfrecord.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="Folder CLASS/FILE or SPLIT/CLASS/FILE. Default: the demo images.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Folder CLASS/FILE or SPLIT/CLASS/FILE, table path,label[,split] (.csv, .parquet), stored dataset, "
+            "or tf_flowers (a download). Default: the demo images.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write. Default: data/NAME/FORMAT-PAYLOAD.")] = None,
     payload: Annotated[str, typer.Option(help="encoded: files as they are. raw: decoded, resized uint8.")] = "encoded",

@@ -133,8 +133,11 @@ def scan(root: Path, into: Path) -> Source:
 
     Classes are sorted by name and are those of all splits; a class that a split lacks shifts no label.
     """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
+    if root.is_file():
+        from storage.manifest import scan_manifest
+
+        return scan_manifest(root, into)
+    check_source(root)
     if (root / MANIFEST).is_file():
         return _stored(root, into)
     folders = _folders(root, root)
@@ -162,6 +165,14 @@ def scan(root: Path, into: Path) -> Source:
             raise DataError(f"{root}: class folder {class_name!r} is empty. Remove it, or put images into it.")
     source.stamp = source.digest(times=True)
     return source
+
+
+def check_source(root: Path) -> None:
+    """DataError unless ``root`` may be a source: a folder, or a table of images."""
+    if root.is_file() and root.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"{root} is neither a folder nor a table of images (.csv or .parquet with path,label[,split])")
+    if not root.is_file() and not root.is_dir():
+        raise DataError(f"{root} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
 
 
 def _list_class(writer: ListingWriter, folder: Path, label: int, root: Path) -> int:
