@@ -71,8 +71,8 @@ class Paced:
         """Return when batch ``number`` is ready."""
         asked = self._clock()
         if self._depth:
-            free = self._taken[0] if len(self._taken) == self._depth else asked
-            begun = max(free, self._ready_ns) if self._ready_ns is not None else asked
+            last = asked if self._ready_ns is None else self._ready_ns
+            begun = max(last, self._taken[0]) if len(self._taken) == self._depth else last
         else:
             begun = asked - self._overshoot_ns
         self._ready_ns = begun + self._period_ns

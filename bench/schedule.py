@@ -200,8 +200,7 @@ class Schedule:
 
     def _end_shared(self) -> None:
         if self._shared is not None:
-            if self._shared.alive:
-                self._shared.close()
+            self._shared.close()
             self._shared = None
 
     def _affordable(self, sweep: int, durations: list[float]) -> bool:
@@ -283,8 +282,13 @@ def _finish(schedule: Schedule) -> Path:
     (schedule.folder / RESUME).unlink(missing_ok=True)
     _point_latest(schedule.folder)
     schedule.watcher.now("writing the report")
-    import_module("bench.report.write").write_report(schedule.folder)
+    report(schedule.folder)
     return schedule.folder
+
+
+def report(folder: Path) -> None:
+    """Tables, charts and pages, from the records alone."""
+    import_module("bench.report.write").write_report(folder)
 
 
 def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict[str, Stored]:

@@ -1,0 +1,136 @@
+"""The loop, by numbers worked out by hand on a clock that only moves when it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.metrics.images_per_s import rate
+from bench.run import images_per_ns, measure, measure_epoch
+from bench.steady import Pace, Tick, buffered_images, is_warm
+from storage.errors import DataError
+
+MS = 1_000_000
+
+
+class World:
+    """A feed and a step on one fake clock: each batch takes ``wait_ms``, the first of an epoch ``turnaround_ms`` more."""
+
+    def __init__(
+        self, *, wait_ms: float, step_ms: float, turnaround_ms: float = 0, batches: int = 10, last: int = 4
+    ) -> None:
+        self.now = 0
+        self.wait, self.step_time, self.turnaround = (round(ms * MS) for ms in (wait_ms, step_ms, turnaround_ms))
+        self.sizes = [4] * (batches - 1) + [last]
+        self.epochs: list[int] = []
+
+    def clock(self) -> int:
+        return self.now
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def epoch(self, n: int) -> Iterator[tuple[Any, Any]]:
+        self.epochs.append(n)
+        self.now += self.turnaround
+        for size in self.sizes:
+            self.now += self.wait
+            yield None, np.zeros(size, np.int64)
+
+    def step(self, images: Any, labels: Any) -> None:
+        self.now += self.step_time
+
+
+PACE = Pace(window_batches=2, window_s=0.1, measure_s=0.3, measure_batches=8)
+
+
+def test_each_time_in_its_own_list() -> None:
+    world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
+    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    # Two windows of four batches of 30 ms each (100 ms at least), after the first batch: nine batches of warm-up.
+    assert seen.warmup_wait_ns == [60 * MS] + [10 * MS] * 8
+    assert seen.first_batch_ns == 60 * MS
+    # 300 ms of steady state: the last batch of epoch 0, and nine of epoch 1 behind its first.
+    assert seen.epochs == [0] + [1] * 10
+    assert seen.wait_ns == [10 * MS, 60 * MS] + [10 * MS] * 9
+    assert seen.step_ns == [20 * MS] * 11
+    assert seen.images == [4] * 11
+    assert rate(seen) == pytest.approx(4 / 0.030)
+
+
+def test_a_long_epoch_shows_one_turnaround_too() -> None:
+    world = World(wait_ms=10, step_ms=20, turnaround_ms=50, batches=1000)
+    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    assert world.epochs == [0, 1]
+    assert seen.epochs == [0] * 10 + [1]
+    assert seen.wait_ns[-1] == 60 * MS
+    assert rate(seen) == pytest.approx(4 / 0.030)
+
+
+def test_short_last_batches_count_as_what_they_are() -> None:
+    world = World(wait_ms=10, step_ms=0, batches=5, last=1)
+    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    assert set(seen.images) == {4, 1}
+    steady = [n for n, before, epoch in zip(seen.images[1:], seen.epochs, seen.epochs[1:], strict=False) if before == epoch]
+    assert rate(seen) == pytest.approx((sum(steady) + seen.images[0]) / (0.010 * (len(steady) + 1)))
+
+
+def test_one_batch_an_epoch_has_no_steady_state() -> None:
+    with pytest.raises(DataError, match="no steady state"):
+        measure(World(wait_ms=1, step_ms=1, batches=1), lambda *_: None)
+
+
+def test_never_steady_is_said() -> None:
+    world = World(wait_ms=10, step_ms=0, batches=1000)
+    inner = world.step
+
+    def slowing(images: Any, labels: Any) -> None:
+        world.wait = round(world.wait * 1.2)
+        inner(images, labels)
+
+    seen = measure(world, slowing, pace=Pace(warmup_max_s=2, measure_s=0, measure_batches=1), clock=world.clock)
+    assert not seen.warmup_steady
+
+
+def test_first_epoch_cold() -> None:
+    world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
+    seen = measure_epoch(world, world.step, clock=world.clock)
+    assert (len(seen.images), len(seen.warmup_images), seen.first_batch_ns) == (9, 1, 60 * MS)
+
+
+def test_pace_of_a_stage() -> None:
+    world = World(wait_ms=10, step_ms=0)
+    assert images_per_ns(world, world.step, seconds=1, clock=world.clock) * 1e9 == pytest.approx(4 / 0.010)
+
+
+def ticks(waits_ms: list[float], step_ms: float = 0) -> list[Tick]:
+    return [Tick(0, 4, round(wait * MS), round(step_ms * MS), False) for wait in waits_ms]
+
+
+def test_warm_when_two_windows_agree() -> None:
+    pace = Pace(window_batches=2, window_s=0)
+    assert not is_warm(ticks([10, 10, 10]), pace)
+    assert is_warm(ticks([50, 10, 10, 10, 10]), pace)
+    assert not is_warm(ticks([10, 10, 12, 12]), pace)
+    assert is_warm(ticks([10, 10, 11, 11]), pace)
+
+
+def test_what_was_held_is_counted_out() -> None:
+    # Three at once, then one every 10 ms: the three had been made before.
+    assert buffered_images(ticks([0, 0, 0] + [10] * 20), capacity=16) == 12
+    assert buffered_images(ticks([0, 0, 0] + [10] * 20), capacity=2) == 8
+    # Batches that come at once while a step of 10 ms runs, and 12.5 ms apart later: 5 came in the time of 4.
+    assert buffered_images(ticks([0] * 5 + [2.5] * 20, step_ms=10), capacity=16) == 4
+
+
+def test_a_pipeline_that_never_makes_the_step_wait_held_nothing_back() -> None:
+    assert buffered_images(ticks([0] * 20, step_ms=10), capacity=16) == 0
+    assert buffered_images(ticks([10] * 20), capacity=16) == 0
+
+
+def test_buffers_fill_again_during_each_turnaround() -> None:
+    epoch = [Tick(0, 4, 50 * MS, 0, True), *ticks([0, 0] + [10] * 10)]
+    assert buffered_images(epoch * 3, capacity=16) == 3 * 8
