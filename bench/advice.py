@@ -36,6 +36,34 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The user's images: ``path`` as the pasted command shall name it, and how many there are.
+
+    A run may have measured a part of them. Sizes and conversion times then grow with ``images`` (all splits), an epoch with
+    ``fed_images`` (of ``split``); None stands for what the run had.
+    """
+
+    path: str
+    out: str = "data"
+    name: str | None = None
+    split: str = "train"
+    images: int | None = None
+    fed_images: int | None = None
+
+    def whole(self, facts: DatasetFacts) -> DatasetFacts:
+        """A stored dataset as it will be when all images are in it."""
+        share = (self.images or facts.samples) / facts.samples
+        return facts.model_copy(
+            update={
+                "name": self.name or facts.name,
+                "samples": self.fed_images or facts.samples,
+                "stored_bytes": round(facts.stored_bytes * share),
+                "convert_s": facts.convert_s * share,
+            }
+        )
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to do. ``convert`` and ``code`` are empty when nothing should change."""
 
@@ -55,13 +83,10 @@ class Advice:
         return bool(self.code)
 
 
-def advise(
-    run: Run, *, source: str, out: str = "data", today: str | None = None, limits: Limits | None = None, split: str = "train"
-) -> Advice:
+def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits | None = None) -> Advice:
     """Advice from a run that measured today's case and its contenders under a real step, and loading alone.
 
-    ``source`` is the folder of images and ``out`` where converted datasets go, as the pasted code shall name them.
-    Raises DataError where the run cannot answer: today's case, or every other, was not measured.
+    Raises DataError where the run cannot answer: today's case was not measured.
     """
     limits = limits or Limits()
     measured = speeds(run)
@@ -71,11 +96,13 @@ def advise(
         raise DataError(
             f"{run.path} did not measure today's case, so there is nothing to compare with: name it with --today"
         )
+    stored = {name: source.whole(facts) for name, facts in run.info.datasets.items()}
     group = [case for case in measured if case.step.step == step and case.format != "memory"]
-    fitting = [case for case in group if case == now or _fits(run, case, limits)]
-    best, tied = _choose(run, measured, fitting, now)
+    room = float("inf") if limits.disk_bytes is None else limits.disk_bytes
+    fitting = [case for case in group if case == now or stored[_store(case)].stored_bytes <= room]
+    best, tied = _choose(stored, measured, fitting, now)
     compared = compare(measured[best], measured[now], case_a=best.id, case_b=now.id, compared=max(len(fitting) - 1, 1))
-    facts = run.info.datasets[f"{best.format}-{best.payload}"]
+    facts = stored[_store(best)]
     a_epoch = _epoch_s(run, facts, measured, now) - _epoch_s(run, facts, measured, best)
     write_s = 0.0 if best == now else facts.convert_s
     saved = limits.epochs * a_epoch - write_s
@@ -86,17 +113,19 @@ def advise(
         *_left_out(group, fitting, limits),
         *_saving(change, a_epoch, write_s, saved, limits),
         *_room(run, now, best),
+        *_memory(run, facts),
         *(f"Careful, {flag}." for flag in warnings(run.of(best.id), run.info)[:2]),
     ]
-    place = f"{out}/{facts.name}/{best.format}-{best.payload}"
-    return Advice(
-        now, best, compared, saved, _convert(best, source, place) if change else "",
-        _code(best, place, split) if change else "", tuple(lines),
-    )  # fmt: skip
+    place = f"{source.out}/{facts.name}/{_store(best)}"
+    command, code = (_convert(best, source.path, place), _code(best, place, source.split)) if change else ("", "")
+    return Advice(now, best, compared, saved, command, code, tuple(lines))
 
 
 def _choose(
-    run: Run, measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], now: Case
+    stored: Mapping[str, DatasetFacts],
+    measured: Mapping[Case, Mapping[int, float]],
+    group: Sequence[Case],
+    now: Case,
 ) -> tuple[Case, list[Case]]:
     """The case to take and those that tie with the fastest. Today's, where it ties: changing nothing costs nothing."""
     named = {case.id: case for case in group}
@@ -108,15 +137,14 @@ def _choose(
     near = [case for case in tied if median(by_case[case.id].values()) >= 0.97 * median(by_case[fastest].values())]
 
     def cost(case: Case) -> tuple[bool, int, float]:
-        facts = run.info.datasets[f"{case.format}-{case.payload}"]
         alone = measured.get(replace(case, step=replace(case.step, step="none")), {0: 0.0})
-        return case != now, facts.stored_bytes, -median(alone.values())
+        return case != now, stored[_store(case)].stored_bytes, -median(alone.values())
 
     return min(near, key=cost), tied
 
 
-def _fits(run: Run, case: Case, limits: Limits) -> bool:
-    return limits.disk_bytes is None or run.info.datasets[f"{case.format}-{case.payload}"].stored_bytes <= limits.disk_bytes
+def _store(case: Case) -> str:
+    return f"{case.format}-{case.payload}"
 
 
 def _epoch_s(run: Run, facts: DatasetFacts, measured: Mapping[Case, Mapping[int, float]], case: Case) -> float:
@@ -153,7 +181,7 @@ def _verdict(run: Run, best: Case, now: Case, compared: Comparison, tied: Sequen
 
 
 def _left_out(group: Sequence[Case], fitting: Sequence[Case], limits: Limits) -> list[str]:
-    stored = sorted({f"{c.format}-{c.payload}" for c in group} - {f"{c.format}-{c.payload}" for c in fitting})
+    stored = sorted({_store(case) for case in group} - {_store(case) for case in fitting})
     if not stored or limits.disk_bytes is None:
         return []
     return [f"Left out, being larger than --disk ({limits.disk_bytes / 1e9:,.3g} GB): {', '.join(stored)}."]
@@ -179,6 +207,16 @@ def _room(run: Run, now: Case, best: Case) -> list[str]:
         if feed:
             knees.append(f"{_named(case)} up to {knee(feed, ready=case.spec.prefetch):,.0f}")
     return [f"Accelerators it could feed (images/s, at 90% utilisation): {'; '.join(knees)}."] if knees else []
+
+
+def _memory(run: Run, facts: DatasetFacts) -> list[str]:
+    free = next(reversed(run.info.environments.values()), {}).get("free_memory_bytes")
+    if not isinstance(free, int) or facts.stored_bytes <= free:
+        return []
+    return [
+        f"Careful, {facts.stored_bytes / 1e9:,.3g} GB do not stay in {free / 1e9:,.3g} GB of free memory, where this was "
+        "measured: the disk's speed then decides (feedbench run --cache cold)."
+    ]
 
 
 def _convert(case: Case, source: str, place: str) -> str:

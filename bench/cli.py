@@ -25,6 +25,35 @@ def feedbench() -> None:
 
 
 @app.command()
+def advise(
+    images: Annotated[Path, typer.Argument(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.")],
+    model: Annotated[Path | None, typer.Option(help="Your model, as model.save('NAME.keras') wrote it.")] = None,
+    today: Annotated[
+        str | None, typer.Option(help="FORMAT-PAYLOAD-LOADER-PLACEMENT. [default: the plain generator on a directory]")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time to measure in, such as 10m.")] = "10m",
+    disk: Annotated[str | None, typer.Option(help="How large the stored dataset may be, such as 50GB.")] = None,
+    epochs: Annotated[int, typer.Option(help="How many epochs will be trained.")] = 30,
+    step: Annotated[
+        str | None, typer.Option(help="As in feedbench run, such as emulated:1800 for a GPU you don't have.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("results"),
+) -> None:
+    """Measure what matters and say what to do; it may be nothing.
+
+    Example: feedbench advise photos --budget 10m --disk 50GB --epochs 30
+    """
+    from bench.advise import Question, ask, parse_bytes
+    from bench.options import seconds
+
+    question = Question(
+        images=images, model=model, today=today, budget_s=seconds(budget) or 600.0, disk_bytes=parse_bytes(disk),
+        epochs=epochs, step=step, results=results,
+    )  # fmt: skip
+    ask(question, typer.echo)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="The run to compare with: its folder, or the sweeps.csv of a stored baseline.")],
     b: Annotated[Path, typer.Argument(help="The run that is judged: its folder, or a sweeps.csv.")],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.advice import Limits, advise
+from bench.advice import Limits, Source, advise
 from bench.case import Case, StepSpec
 from bench.record import Run
 from storage.errors import DataError, UsageError
@@ -28,7 +28,7 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_input_bound_takes_the_fastest_and_says_what_it_saves(fast: Run) -> None:
-    found = advise(fast, source="my photos", limits=Limits(epochs=30))
+    found = advise(fast, Source("my photos"), limits=Limits(epochs=30))
     assert found.change
     assert (found.best.loader, found.best.payload) == ("tfdata", "raw")
     assert found.comparison.verdict == "faster"
@@ -40,13 +40,23 @@ def test_input_bound_takes_the_fastest_and_says_what_it_saves(fast: Run) -> None
 
 
 def test_a_real_step_on_few_cores_competes_for_them(run: Run) -> None:
-    found = advise(run, source="photos")
+    found = advise(run, Source("photos"))
     assert found.lines[0].startswith("Input-bound: yes, by processors")
     assert found.best.loader == "tfdata"
 
 
+def test_what_was_measured_on_a_part_is_scaled_to_the_whole(fast: Run) -> None:
+    part = advise(fast, Source("photos"))
+    whole = advise(fast, Source("photos", name="photos", images=200_000, fed_images=150_000))
+    # Turnarounds do not grow with the dataset; here they are equal on both sides.
+    epoch_s = (part.saved_s + 1.3) / 30
+    assert whole.saved_s == pytest.approx(30 * 75 * epoch_s - 130, rel=0.05)
+    assert "data/photos/" in whole.convert
+    assert not advise(fast, Source("photos", images=200_000), limits=Limits(disk_bytes=10**6)).change
+
+
 def test_the_disk_decides_what_fits(fast: Run) -> None:
-    found = advise(fast, source="photos", limits=Limits(disk_bytes=60_000_000))
+    found = advise(fast, Source("photos"), limits=Limits(disk_bytes=60_000_000))
     assert found.best.payload == "encoded"
     assert any(
         line.startswith("Left out, being larger than --disk (0.06 GB): directory-raw, hdf5-raw") for line in found.lines
@@ -54,7 +64,7 @@ def test_the_disk_decides_what_fits(fast: Run) -> None:
 
 
 def test_what_does_not_earn_its_conversion_back_is_not_advised(fast: Run) -> None:
-    cheap = advise(fast, source="photos", limits=Limits(epochs=0))
+    cheap = advise(fast, Source("photos"), limits=Limits(epochs=0))
     assert not cheap.change
     assert cheap.lines[1] == "Change nothing: what is faster does not earn its conversion back in these epochs."
     assert (cheap.convert, cheap.code) == ("", "")
@@ -62,14 +72,14 @@ def test_what_does_not_earn_its_conversion_back_is_not_advised(fast: Run) -> Non
 
 def test_change_nothing_when_today_is_among_the_best(fast: Run) -> None:
     today = "hdf5-raw-tfdata-model"
-    found = advise(fast, source="photos", today=f"{today}-step=emulated:8000")
+    found = advise(fast, Source("photos"), today=f"{today}-step=emulated:8000")
     assert not found.change
     assert found.best.id.startswith(today)
     assert found.lines[1].startswith("Change nothing: nothing that was measured is established to be faster")
 
 
 def test_the_command_and_the_code_parse(fast: Run) -> None:
-    found = advise(fast, source="my photos; rm -rf /", out="my data")
+    found = advise(fast, Source("my photos; rm -rf /", out="my data"))
     words = shlex.split(found.convert)
     assert words[:5] == ["python", "-m", "storage.convert", "--from", "my photos; rm -rf /"]
     assert words[words.index("--image-size") + 1] == "160x160"
@@ -82,6 +92,6 @@ def test_the_command_and_the_code_parse(fast: Run) -> None:
 def test_a_run_that_cannot_answer_says_why(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))])
     with pytest.raises(DataError, match="did not measure today's case"):
-        advise(run, source="photos")
+        advise(run, Source("photos"))
     with pytest.raises(UsageError, match="--today x"):
-        advise(run, source="photos", today="x")
+        advise(run, Source("photos"), today="x")

@@ -1,0 +1,187 @@
+"""``feedbench advise DIR``: measure what matters within the budget, and say in ten lines what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from bench.advice import Advice, Limits, Source, advise
+from bench.breakeven import TODAY
+from bench.case import DEFAULT_STEP, Case, StepSpec
+from bench.racing import LEAST_SWEEPS
+from loaders.base import PLACEMENTS, LoaderSpec, Placement
+from storage.base import PAYLOADS, Payload
+from storage.errors import DataError, UsageError
+
+VISIT_S = 5.0
+"""Seconds that one measurement of one case takes, start-up and warm-up included: what a plan is cut by."""
+ENOUGH_IMAGES = 2000
+"""Steady state needs no more; sizes and times are scaled to the whole dataset."""
+CONTENDERS = (
+    ("directory", "encoded", "tfdata"), ("hdf5", "raw", "tfdata"), ("directory", "encoded", "threaded"),
+    ("tfrecord", "encoded", "tfdata"), ("hdf5", "encoded", "tfdata"), ("lmdb", "raw", "tfdata"), ("lmdb", "encoded", "tfdata"),
+    ("tfrecord", "raw", "tfdata"), ("directory", "raw", "tfdata"), ("directory", "encoded", "image_dataset_from_directory"),
+)  # fmt: skip
+"""What may beat today's case, likeliest first: a short budget holds only the first of them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asked. ``step`` None is the default step, or all of ``model`` if one is given."""
+
+    images: Path
+    model: Path | None = None
+    today: str | None = None
+    budget_s: float = 600.0
+    disk_bytes: int | None = None
+    epochs: int = 30
+    step: str | None = None
+    results: Path = Path("results")
+    data: Path = Path("data")
+    tiny: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.images.is_dir():
+            raise DataError(f"{self.images} is not a folder. Expected CLASS/FILE or SPLIT/CLASS/FILE below it.")
+        if self.model is not None and not self.model.is_file():
+            raise DataError(f"--model: there is no file {self.model}. Expected what model.save('NAME.keras') writes.")
+        if self.epochs < 1:
+            raise UsageError(f"--epochs must be a whole number of at least 1, got {self.epochs}")
+
+
+def ask(question: Question, say: Callable[[str], None]) -> Advice:
+    """Measure, and say what to do. The run is kept in ``results``, like any other."""
+    from rich.console import Console
+
+    from bench.options import RunOptions
+    from bench.progress import Bar
+    from bench.record import load_run
+    from bench.run_output import command
+    from bench.schedule import run
+
+    source = look(question.images, question.data)
+    options = RunOptions(
+        images=question.images, limit=min(source.fed_images or 1, ENOUGH_IMAGES), budget_s=question.budget_s,
+        results=question.results, data=question.data, tiny=question.tiny,
+        image_size=input_size(question.model) if question.model else (160, 160),
+    )  # fmt: skip
+    with Bar(Console(stderr=True)) as bar:
+        folder = run(options, bar, command(), planned=plan(question))
+    now = today_case(question, _step(question)).id
+    found = advise(load_run(folder), source, today=now, limits=Limits(question.disk_bytes, question.epochs))
+    for line in found.lines:
+        say(line)
+    if found.change:
+        say(f"\n{found.convert}\n\n{found.code}")
+    say(f"\nEverything that was measured: {folder}")
+    return found
+
+
+def plan(question: Question) -> list[Case]:
+    """Today's case and as many contenders as the budget holds, each under the step and loading alone."""
+    from loaders import LOADERS
+
+    held = max(2, int(question.budget_s / (LEAST_SWEEPS * VISIT_S * 2)))
+    step = _step(question)
+    today = today_case(question, step)
+    contenders = [
+        _case(format_, payload, loader, placement, step, question)
+        for placement in PLACEMENTS
+        for format_, payload, loader in CONTENDERS
+        if loader in LOADERS
+    ]
+    chosen = list(dict.fromkeys([today, *contenders]))[:held]
+    alone = [_case(c.format, c.payload, c.loader, c.spec.placement, StepSpec(step="none"), question) for c in chosen]
+    return [*chosen, *alone]
+
+
+def today_case(question: Question, step: StepSpec) -> Case:
+    """Today's case: ``--today`` FORMAT-PAYLOAD-LOADER-PLACEMENT, or the plain generator over the folder."""
+    from loaders import LOADERS
+    from storage import FORMATS
+
+    parts = question.today.split("-") if question.today else list(TODAY)
+    tables: list[tuple[str, Iterable[str]]] = [
+        ("format", FORMATS), ("payload", PAYLOADS), ("loader", LOADERS), ("placement", PLACEMENTS),
+    ]  # fmt: skip
+    if len(parts) != len(tables):
+        raise UsageError(f"--today takes FORMAT-PAYLOAD-LOADER-PLACEMENT, such as {'-'.join(TODAY)}; got {question.today!r}")
+    for (kind, valid), part in zip(tables, parts, strict=True):
+        if part not in valid:
+            raise UsageError(f"--today: unknown {kind} {part!r}; expected one of: {', '.join(valid)}")
+    format_, payload, loader, placement = parts
+    return _case(format_, payload, loader, placement, step, question)
+
+
+def look(images: Path, out: Path) -> Source:
+    """How many files a folder of images has, all and in the split that is fed."""
+    from storage.conversion import source_name
+
+    splits = [split for split in ("train",) if (images / split).is_dir()]
+    fed = images / splits[0] if splits else images
+    return Source(
+        path=str(images),
+        out=str(out),
+        name=source_name(images),
+        split="train",
+        images=_files(images),
+        fed_images=_files(fed),
+    )
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """``50GB``, ``500MB``, ``2TB`` or ``4GiB`` in bytes. UsageError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--disk takes a size such as 50GB or 500MB; got {text!r}")
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * float((1024 if match[3] else 1000) ** power))
+
+
+def input_size(model: Path) -> tuple[int, int]:
+    """(height, width) that a ``.keras`` file's model takes; 160 x 160 where it takes any. DataError if it is no such file."""
+    try:
+        with zipfile.ZipFile(model) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"--model: {model} is not a .keras file: {error}. Write one with model.save('NAME.keras')."
+        ) from error
+    shape = next(_shapes(config), None)
+    return (int(shape[1] or 160), int(shape[2] or 160)) if shape else (160, 160)
+
+
+def _shapes(config: object) -> Iterator[list[int | None]]:
+    """Input shapes (batch, height, width, channels) in a model's configuration, outermost first."""
+    if isinstance(config, dict):
+        for key in ("batch_shape", "batch_input_shape"):
+            if isinstance(shape := config.get(key), list) and len(shape) == 4:
+                yield shape
+        for value in config.values():
+            yield from _shapes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _shapes(value)
+
+
+def _step(question: Question) -> StepSpec:
+    if question.model is None:
+        return StepSpec(step=question.step or DEFAULT_STEP)
+    return StepSpec(step=question.step or "full", model=str(question.model))
+
+
+def _case(format_: str, payload: str, loader: str, placement: str, step: StepSpec, question: Question) -> Case:
+    size = input_size(question.model) if question.model else (160, 160)
+    spec = LoaderSpec(placement=cast(Placement, placement), image_size=size)
+    return Case(format=format_, payload=cast(Payload, payload), loader=loader, spec=spec, step=step)
+
+
+def _files(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))

@@ -1,0 +1,114 @@
+"""``feedbench advise``: what it plans to measure, what it refuses, and the whole way, its code run as printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import loaders
+from bench.advise import Question, ask, input_size, look, parse_bytes, plan, today_case
+from bench.case import StepSpec
+from bench.racing import LEAST_SWEEPS
+from loaders import LOADERS
+from storage.demo import draw
+from storage.errors import DataError, UsageError
+
+WHOLE = hasattr(loaders, "load") and "tfdata" in LOADERS and importlib.util.find_spec("bench.report.write") is not None
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("advise") / "my photos"
+    draw(folder, count=100)
+    return folder
+
+
+def test_a_plan_has_today_and_each_case_under_both_steps(images: Path) -> None:
+    planned = plan(Question(images=images))
+    assert planned[0].id == "directory-encoded-image_data_generator-pipeline"
+    assert len({case.id for case in planned}) == len(planned)
+    real, alone = (
+        {case.id.replace("-step=none", "") for case in planned if (case.step.step == "none") is none}
+        for none in (False, True)
+    )
+    assert real == alone
+
+
+def test_a_short_budget_plans_less_and_never_only_today(images: Path) -> None:
+    sizes = [len(plan(Question(images=images, budget_s=budget))) for budget in (1, 120, 600)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 4 if "tfdata" in LOADERS else sizes[0] >= 2
+    assert sizes[-1] * LEAST_SWEEPS * 5 <= 600
+
+
+def test_today_is_named_by_four_words(images: Path) -> None:
+    named = today_case(Question(images=images, today="hdf5-raw-from_generator-model"), StepSpec())
+    assert named.id == "hdf5-raw-from_generator-model"
+    for text, message in (
+        ("hdf5", "--today takes FORMAT-PAYLOAD-LOADER-PLACEMENT"),
+        ("zarr-raw-from_generator-model", "--today: unknown format 'zarr'; expected one of: directory"),
+        ("hdf5-raw-magic-model", "--today: unknown loader 'magic'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            today_case(Question(images=images, today=text), StepSpec())
+
+
+def test_what_it_refuses(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        Question(images=tmp_path / "nowhere")
+    with pytest.raises(DataError, match="--model: there is no file"):
+        Question(images=images, model=tmp_path / "m.keras")
+    with pytest.raises(UsageError, match="--epochs"):
+        Question(images=images, epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("50GB", 50 * 10**9), ("500 mb", 5 * 10**8), ("4GiB", 4 << 30), ("1.5T", 15 * 10**11), ("7", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "50XB", "0GB"])
+def test_bad_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match="--disk takes a size such as 50GB"):
+        parse_bytes(text)
+
+
+def test_the_model_says_its_input_size(tmp_path: Path) -> None:
+    layers = [{"class_name": "InputLayer", "config": {"batch_shape": [None, 96, 128, 3]}}]
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps({"config": {"layers": layers}}))
+    assert input_size(tmp_path / "m.keras") == (96, 128)
+    (tmp_path / "no.keras").write_text("no")
+    with pytest.raises(DataError, match=r"no\.keras is not a \.keras file"):
+        input_size(tmp_path / "no.keras")
+
+
+def test_the_source_is_counted(images: Path) -> None:
+    source = look(images, Path("data"))
+    files = [path for path in images.rglob("*") if path.is_file()]
+    assert source.images == len(files) == 100
+    assert source.fed_images == sum(path.parts[-3] == "train" for path in files)
+
+
+@pytest.mark.skipif(not WHOLE, reason="needs loaders.load with tfdata, and bench.report.write")
+def test_the_whole_way_and_its_code_runs_as_printed(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    question = Question(images=images, step="emulated:100000", budget_s=1, epochs=100_000, results=tmp_path / "results")
+    found = ask(question, said.append)
+    text = "\n".join(said)
+    assert "Input-bound: yes" in text
+    assert found.change, text
+    assert len(text.splitlines()) <= 16
+    subprocess.run([sys.executable, *shlex.split(found.convert)[1:]], check=True, capture_output=True)
+    check = f"{found.code}\nimages, labels = next(iter(train))\nassert images.shape[1:] == (160, 160, 3), images.shape"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
