@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def test_pace_of_a_stage() -> None:
     assert images_per_ns(world, world.step, seconds=1, clock=world.clock) * 1e9 == pytest.approx(4 / 0.010)
 
 
-def ticks(waits_ms: list[float], step_ms: float = 0) -> list[Tick]:
+def ticks(waits_ms: Sequence[float], step_ms: float = 0) -> list[Tick]:
     return [Tick(0, 4, round(wait * MS), round(step_ms * MS), False) for wait in waits_ms]
 
 
