@@ -123,7 +123,8 @@ class DirectoryShard:
     def __init__(self, path: Path, shard: ShardInfo) -> None:
         self._path = path
         try:
-            with zipfile.ZipFile(path) as stored:
+            # From memory: zipfile would allocate whatever size the file claims for its table of contents.
+            with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as stored:
                 self._labels = _column(stored, "labels", np.int64)
                 self._keys = _column(stored, "keys", np.uint8)
                 offsets = _column(stored, "key_offsets", np.uint64)

@@ -134,6 +134,8 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
 
 
 def _decode_pillow(data: bytes, kind: str) -> NDArray[np.uint8]:
+    from PIL import Image
+
     try:
         with _PLUGINS[kind.split(";")[0]]()(io.BytesIO(data)) as opened:
             if opened.mode.startswith("I") or opened.mode == "F":
@@ -146,7 +148,7 @@ def _decode_pillow(data: bytes, kind: str) -> NDArray[np.uint8]:
                 )
             opened.load()
             return np.array(opened.convert("RGB"), np.uint8)
-    except _BROKEN as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"broken image: {error}") from error
 
 
