@@ -116,6 +116,21 @@ def run(
     raise typer.Exit(run_and_print(given, resume))
 
 
+@app.command()
+def selfcheck(
+    small: Annotated[
+        bool, typer.Option("--small", help="Fewer and shorter measurements, for continuous integration.")
+    ] = False,
+) -> None:
+    """Measure the instrument itself, with known answers; exit with 1 if one of them is wrong.
+
+    Example: feedbench selfcheck
+    """
+    from bench.selfcheck_output import check_and_print
+
+    raise typer.Exit(check_and_print(small=small))
+
+
 def main() -> None:
     """Entry point."""
     console.run(app, "feedbench")

@@ -1,7 +1,8 @@
 """Loaders whose behaviour is known beforehand: what the instrument is checked with (``feedbench selfcheck``, tests).
 
 They need no dataset. ``known:null`` always has a batch; ``known:RATE`` makes RATE images/s, ``spec.prefetch`` batches ahead;
-``known:crash``, ``known:hang`` and ``known:hog`` (memory) misbehave at their fourth batch.
+``known:decode`` decodes made-up JPEG files on all processors, and ``known:decode+5`` decodes every twentieth of them twice, so
+that it does 5% more work; ``known:crash``, ``known:hang`` and ``known:hog`` (memory) misbehave at their fourth batch.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.emulated import sleep_until
+from bench.limits import LimitFeed
 from loaders.base import LoaderSpec
 from storage.errors import UsageError
 
@@ -82,9 +85,12 @@ class Paced:
         self._taken.append(taken)
 
 
-def build(name: str, spec: LoaderSpec) -> KnownFeed:
+def build(name: str, spec: LoaderSpec) -> KnownFeed | LimitFeed:
     """The feed behind ``known:...``. UsageError for a name that means nothing."""
     kind = name.partition(":")[2]
+    work, _, more = kind.partition("+")
+    if work == "decode" and (not more or more.isdecimal()):
+        return _decoding(spec, int(more or 0))
     if kind in _MISBEHAVE:
         return KnownFeed(spec, _MISBEHAVE[kind])
     if kind == "null":
@@ -94,8 +100,30 @@ def build(name: str, spec: LoaderSpec) -> KnownFeed:
     except ValueError:
         rate = 0.0
     if rate <= 0:
-        raise UsageError(f"unknown loader {name!r}; expected known:null, known:RATE or known:{{{','.join(_MISBEHAVE)}}}")
+        raise UsageError(
+            f"unknown loader {name!r}; expected known:null, known:RATE, known:decode, known:decode+PERCENT or known:{{{','.join(_MISBEHAVE)}}}"
+        )
     return KnownFeed(spec, Paced(round(spec.batch_size / rate * 1e9), spec.prefetch))
+
+
+def _decoding(spec: LoaderSpec, more_percent: int) -> LimitFeed:
+    """Real work of a known amount: 200 different files, over and over; ``more_percent`` of them are decoded twice."""
+    import cv2
+    import simplejpeg
+
+    random = np.random.default_rng(0)
+    files = []
+    for _ in range(200):
+        coarse = random.integers(0, 256, (30, 40, 3), np.uint8)
+        files.append(simplejpeg.encode_jpeg(np.ascontiguousarray(cv2.resize(coarse, (320, 240))), quality=90))
+
+    def work(indices: NDArray[np.int64]) -> None:
+        for index in indices:
+            # 37 and 100 have no common factor: those decoded twice are spread evenly, and exactly as many as stated.
+            for _ in range(1 + (index * 37 % 100 < more_percent)):
+                simplejpeg.decode_jpeg(files[index % 200])
+
+    return LimitFeed(spec, 3200, work)
 
 
 def _crash(number: int) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.case import StepSpec
+from bench.steady import Pace
 from loaders.base import PLACEMENTS
 from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
@@ -24,7 +25,7 @@ class RunOptions:
     """One run. Empty tuples mean the default choice; ``images`` None means the demo images.
 
     ``limit`` takes at most that many images. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
-    the time is used. ``tiny`` measures next to nothing, for tests.
+    the time is used. ``tiny`` measures next to nothing, for tests; ``pace`` says exactly how long a case is watched.
     """
 
     images: Path | None = None
@@ -48,6 +49,7 @@ class RunOptions:
     timeout_s: float = 300.0
     memory_limit_bytes: int | None = None
     tiny: bool = False
+    pace: Pace | None = None
 
     def __post_init__(self) -> None:
         from loaders import LOADERS
@@ -74,6 +76,7 @@ class RunOptions:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         values["images"] = self.images.resolve().name if self.images else None
         values["data"] = values["results"] = None
+        values["pace"] = asdict(self.pace or Pace())
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 

@@ -23,8 +23,8 @@ class Bar:
 
     def plan(self, visits: int) -> None:
         """So many visits to cases are still to come."""
-        self._visits = visits
-        self._progress.update(self._task, total=visits)
+        self._visits, self._seen = visits, 0
+        self._progress.reset(self._task, total=visits)
 
     def now(self, what: str) -> None:
         """What is being done."""

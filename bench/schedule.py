@@ -184,7 +184,7 @@ class Schedule:
                 "path": stored.path if stored else None,
                 "split": stored.split if stored else "train",
                 "classes": len(stored.info.class_names) if stored else 5,
-                "pace": TINY if self.options.tiny else Pace(),
+                "pace": self.options.pace or (TINY if self.options.tiny else Pace()),
                 "limit": limit,
             }
         )
@@ -234,7 +234,9 @@ class Schedule:
         return max((record.sweep + 1 for record in self.records if isinstance(record.outcome, Measured)), default=0)
 
 
-def run(options: RunOptions, watcher: Watcher, command: str, *, planned: list[Case] | None = None) -> Path:
+def run(
+    options: RunOptions, watcher: Watcher, command: str, *, planned: list[Case] | None = None, reported: bool = True
+) -> Path:
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
     chosen = planned if planned is not None else cases(options)
     stored = _datasets(options, chosen, watcher)
@@ -253,7 +255,7 @@ def run(options: RunOptions, watcher: Watcher, command: str, *, planned: list[Ca
     )
     write_info(folder, info)
     (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
-    return _finish(Schedule(options, folder, watcher, info, stored))
+    return _finish(Schedule(options, folder, watcher, info, stored), reported)
 
 
 def resume(folder: Path, watcher: Watcher) -> Path:
@@ -277,12 +279,13 @@ def resume(folder: Path, watcher: Watcher) -> Path:
     return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)))
 
 
-def _finish(schedule: Schedule) -> Path:
+def _finish(schedule: Schedule, reported: bool = True) -> Path:
     schedule.run()
     (schedule.folder / RESUME).unlink(missing_ok=True)
     _point_latest(schedule.folder)
-    schedule.watcher.now("writing the report")
-    report(schedule.folder)
+    if reported:
+        schedule.watcher.now("writing the report")
+        report(schedule.folder)
     return schedule.folder
 
 
