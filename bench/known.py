@@ -100,9 +100,8 @@ def build(name: str, spec: LoaderSpec) -> KnownFeed | LimitFeed:
     except ValueError:
         rate = 0.0
     if rate <= 0:
-        raise UsageError(
-            f"unknown loader {name!r}; expected known:null, known:RATE, known:decode, known:decode+PERCENT or known:{{{','.join(_MISBEHAVE)}}}"
-        )
+        kinds = ", ".join(("null", "RATE", "decode", "decode+PERCENT", *_MISBEHAVE))
+        raise UsageError(f"unknown loader {name!r}; expected known: and one of: {kinds}")
     return KnownFeed(spec, Paced(round(spec.batch_size / rate * 1e9), spec.prefetch))
 
 

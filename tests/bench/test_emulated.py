@@ -69,5 +69,5 @@ def test_a_loader_with_prefetch_works_meanwhile() -> None:
 
 @pytest.mark.parametrize("name", ["known:", "known:x", "known:-5"])
 def test_unknown_known_loader(name: str) -> None:
-    with pytest.raises(UsageError, match="expected known: and null, RATE"):
+    with pytest.raises(UsageError, match="expected known: and one of: null, RATE"):
         build(name, LoaderSpec())
