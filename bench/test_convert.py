@@ -132,9 +132,8 @@ def test_verify_against_cat(name: str, photos: Path, tmp_path: Path, benchmark: 
     assert verify(out) == []
 
     def cat() -> None:
-        files = subprocess.Popen(["find", str(out), "-type", "f", "-print0"], stdout=subprocess.PIPE)
-        subprocess.run(["xargs", "-0", "cat"], stdin=files.stdout, stdout=subprocess.DEVNULL, check=True)
-        files.wait()
+        with subprocess.Popen(["find", str(out), "-type", "f", "-print0"], stdout=subprocess.PIPE) as files:
+            subprocess.run(["xargs", "-0", "cat"], stdin=files.stdout, stdout=subprocess.DEVNULL, check=True)
 
     _compare(benchmark, cat, lambda: verify(out), 0.8, tmp_path / "nothing")
 
