@@ -1,8 +1,9 @@
 """Limits: what no pipeline here can beat, in the same table. Only the unavoidable work, on all processors, in plain threads.
 
 ``limit:decode`` decodes the dataset's JPEG files from memory with libjpeg-turbo and does nothing else with the pixels;
-``limit:gather`` copies as many random rows of raw images from memory into ready batches. Neither reads a disk. They are
-not proven equivalent to anything: they are no pipelines.
+``limit:gather`` copies as many random rows of raw images from memory into ready batches; ``limit:step`` (``--step calibrate``) has
+one batch that is always there, so that only the training step takes time. None reads a disk. They are not proven equivalent
+to anything: they are no pipelines.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from loaders.base import LoaderSpec
 from storage import open_dataset
 from storage.errors import DataError, UsageError
 
-LIMITS = ("limit:decode", "limit:gather")
+LIMITS = ("limit:decode", "limit:gather", "limit:step")
 MOST_SAMPLES = 2048
 MOST_BYTES = 512 << 20
 
@@ -37,22 +38,31 @@ def limit_cases(batch_size: int, image_size: tuple[int, int], seed: int) -> list
     ]
 
 
+def step_case(batch_size: int, image_size: tuple[int, int], step: StepSpec) -> Case:
+    """The training step without input, as a case."""
+    spec = LoaderSpec(batch_size=batch_size, image_size=image_size, augment=False)
+    return Case(format="memory", payload="raw", loader="limit:step", spec=spec, step=step)
+
+
 class LimitFeed:
     """Batches of work for a thread a processor; ``work`` takes the indices of a batch and gives its pixels (or None)."""
 
     layers: Sequence[Any] = ()
 
-    def __init__(self, spec: LoaderSpec, samples: int, work: Callable[[NDArray[np.int64]], Any]) -> None:
+    def __init__(
+        self, spec: LoaderSpec, samples: int, work: Callable[[NDArray[np.int64]], Any], classes: int | None = None
+    ) -> None:
         self._spec = spec
         self._samples = samples
         self._work = work
+        self._classes = classes or samples
         self._threads = ThreadPoolExecutor(spec.threads())
 
     def __len__(self) -> int:
         return -(-self._samples // self._spec.batch_size)
 
     def epoch(self, n: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        """One pass in a new order: (whatever the work gives, indices)."""
+        """One pass in a new order: (whatever the work gives, labels)."""
         order = np.random.default_rng((self._spec.seed, n)).permutation(self._samples)
         size = self._spec.batch_size
         parts = iter([order[start : start + size] for start in range(0, self._samples, size)])
@@ -64,7 +74,7 @@ class LimitFeed:
             if not ahead:
                 return
             done, indices = ahead.popleft()
-            yield done.result(), indices
+            yield done.result(), indices % self._classes
 
     def close(self) -> None:
         """End the threads."""
@@ -75,7 +85,15 @@ def build(name: str, path: Path, split: str, spec: LoaderSpec) -> LimitFeed:
     """The feed behind a limit, over what fits of a stored split: encoded for ``limit:decode``, either for ``limit:gather``."""
     if name not in LIMITS:
         raise UsageError(f"unknown limit {name!r}; expected one of: {', '.join(LIMITS)}")
-    return _decode(path, split, spec) if name == "limit:decode" else _gather(path, split, spec)
+    return {"limit:decode": _decode, "limit:gather": _gather, "limit:step": _ready}[name](path, split, spec)
+
+
+def _ready(path: Path, split: str, spec: LoaderSpec) -> LimitFeed:
+    """The same batch of noise again and again; labels are those of the split's classes, in turn."""
+    with open_dataset(path, split) as dataset:
+        classes = len(dataset.info.class_names)
+    images = np.random.default_rng(spec.seed).random((spec.batch_size, *spec.image_size, 3), np.float32) * 2 - 1
+    return LimitFeed(spec, 64 * spec.batch_size, lambda _: images, classes)
 
 
 def _decode(path: Path, split: str, spec: LoaderSpec) -> LimitFeed:

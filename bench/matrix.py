@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from bench.case import Case, StepSpec
-from bench.limits import limit_cases
-from bench.options import DEFAULT_LOADERS, RunOptions
+from bench.limits import limit_cases, step_case
+from bench.options import CALIBRATE, DEFAULT_LOADERS, RunOptions
 from loaders import LOADERS
 from loaders.base import LoaderSpec, Placement
 from storage import FORMATS
@@ -33,13 +33,16 @@ def cases(options: RunOptions) -> list[Case]:
         Case(format=format_, payload=cast(Payload, payload), loader=loader, spec=_spec(options, placement),
              step=StepSpec(step=step), cache=options.cache)
         for step in options.steps
+        if step != CALIBRATE
         for format_ in formats
         for payload in options.payloads
         for loader in loaders
         for placement in options.placements
     ]  # fmt: skip
     limits = limit_cases(options.batch_size, options.image_size, options.seed)
-    return planned + [case for case in limits if case.payload in options.payloads]
+    if CALIBRATE in options.steps:
+        limits.append(step_case(options.batch_size, options.image_size, StepSpec()))
+    return planned + [case for case in limits if case.payload in options.payloads or case.loader == "limit:step"]
 
 
 def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:

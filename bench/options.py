@@ -19,6 +19,9 @@ DEFAULT_LOADERS = ("image_data_generator", "from_generator", "tfdata", "image_da
 """What is measured unless others are named: rivals and the data service only then."""
 DEFAULT_STEPS = ("feature_extraction", "none")
 
+CALIBRATE = "calibrate"
+"""Among the steps: measure the real step without input."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -69,7 +72,8 @@ class RunOptions:
         if self.budget_s is not None and self.budget_s <= 0:
             raise UsageError(f"--budget must be above 0, got {self.budget_s:g} s")
         for step in self.steps:
-            StepSpec(step=step)
+            if step != CALIBRATE:
+                StepSpec(step=step)
 
     def stored(self) -> dict[str, Any]:
         """As ``run.json`` keeps them: plain values, no absolute paths of the user's folders."""

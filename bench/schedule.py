@@ -298,6 +298,8 @@ def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict
     pairs = dict.fromkeys((case.format, case.payload) for case in chosen if case.format != "memory")
     # A limit needs images of its payload, from whatever format there is.
     for case in chosen:
+        if case.loader == "limit:step" and pairs:
+            continue
         if case.loader.startswith("limit:") and not any(payload == case.payload for _, payload in pairs):
             pairs["directory", case.payload] = None
     return prepare(options, list(pairs), watcher.now) if pairs else {}

@@ -34,7 +34,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    do: Literal["prove", "measure", "stages", "calibrate"]
+    do: Literal["prove", "measure", "stages"]
     case: Case
     path: Path | None = None
     split: str = "train"
@@ -111,13 +111,6 @@ class Visitor:
                 found[stage.value] = 1 / images_per_ns(feed, NoStep(), seconds=request.pace.stage_s)
         return Answer(stages_ns=found)
 
-    def calibrate(self, request: Request) -> Answer:
-        """The step alone, on one batch that is always there."""
-        from bench import known
-
-        feed = known.build("known:null", request.case.spec)
-        return Answer(warm=measure(feed, self._step(request, feed), pace=request.pace))
-
     def _step(self, request: Request, feed: Any) -> Any:
         case = request.case
         if case.step.rate is not None:
@@ -146,7 +139,6 @@ _DO: dict[str, Callable[[Visitor, Request], Answer]] = {
     "prove": Visitor.prove,
     "measure": Visitor.measure,
     "stages": Visitor.stages,
-    "calibrate": Visitor.calibrate,
 }
 
 
@@ -202,12 +194,13 @@ def _tuned(feed: Any) -> dict[str, str]:
     if not callable(options):
         return {}
     chosen = options()
-    return {
-        "autotune": str(chosen.autotune.enabled),
-        "private_threadpool_size": str(chosen.threading.private_threadpool_size),
-        "max_intra_op_parallelism": str(chosen.threading.max_intra_op_parallelism),
-        "deterministic": str(chosen.deterministic),
+    asked = {
+        "autotune": chosen.autotune.enabled,
+        "private_threadpool_size": chosen.threading.private_threadpool_size,
+        "max_intra_op_parallelism": chosen.threading.max_intra_op_parallelism,
+        "deterministic": chosen.deterministic,
     }
+    return {name: "TensorFlow's default" if value is None else str(value) for name, value in asked.items()}
 
 
 def _same_processors(processors: list[int]) -> None:

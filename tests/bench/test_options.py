@@ -1,0 +1,91 @@
+"""What is asked of a run: texts in, and one clear line for what means nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.matrix import cases
+from bench.options import RunOptions, names, seconds, size
+from bench.run_output import options_of
+from storage.errors import DataError, FeedbenchError, UsageError
+
+
+def test_texts() -> None:
+    assert names("a, b,a,") == ("a", "b")
+    assert names("none,emulated:1800,7200") == ("none", "emulated:1800", "emulated:7200")
+    assert (size("120x160"), size("96"), size(None)) == ((120, 160), (96, 96), (160, 160))
+    assert [seconds(text) for text in ("90", "90s", "1.5m", "1h", None)] == [90, 90, 90, 3600, None]
+
+
+@pytest.mark.parametrize("text", ["0", "x", "1x", "12x0", "-3", "1x2x3"])
+def test_sizes_that_mean_nothing(text: str) -> None:
+    with pytest.raises(UsageError, match="--image-size must be N or HEIGHTxWIDTH"):
+        size(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"formats": "zarr"}, "--formats: unknown name 'zarr'; expected one or more of: directory"),
+        ({"loaders": "tfdata2"}, "--loaders: unknown name 'tfdata2'"),
+        ({"payloads": "jpeg"}, "--payloads: unknown name 'jpeg'"),
+        ({"placements": "gpu"}, "--placements: unknown name 'gpu'"),
+        ({"step": "emulated:fast"}, "emulated:RATE"),
+        ({"cache": "hot"}, "--cache"),
+        ({"isolation": "none"}, "--isolation"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"budget": "soon"}, "--budget must be a time"),
+    ],
+)
+def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        options_of(given)
+
+
+def test_no_such_folder() -> None:
+    with pytest.raises(DataError, match="no/such/folder is not a folder"):
+        RunOptions(images=Path("no/such/folder"))
+
+
+def test_the_matrix_is_formats_times_payloads_times_loaders_times_placements_times_steps() -> None:
+    asked = options_of({"formats": "hdf5,lmdb", "loaders": "from_generator", "step": "none,calibrate"})
+    planned = cases(asked)
+    assert [case.loader for case in planned].count("from_generator") == 2 * 2 * 1 * 2
+    assert [case.id for case in planned if case.format == "memory"] == [
+        "memory-encoded-limit:decode-pipeline-step=none",
+        "memory-raw-limit:gather-pipeline-step=none",
+        "memory-raw-limit:step-pipeline-augment=off",
+    ]
+    assert len({case.id for case in planned}) == len(planned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--formats=zarr"], 2, "unknown name 'zarr'"),
+        (["--images=/no/such/folder"], 1, "is not a folder"),
+        (["--resume=/no/such/run"], 1, r"has no run\.json"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
+    program = "from bench.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "run", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code
+    import re
+
+    (line,) = done.stderr.strip().splitlines()
+    assert re.search(words, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    from bench.schedule import run
+    from tests.bench.test_schedule import Quiet, known
+
+    (tmp_path / "results").write_text("")
+    with pytest.raises(FeedbenchError, match="--results"):
+        run(RunOptions(results=tmp_path / "results"), Quiet(), "test", planned=[known("null")])
