@@ -195,6 +195,11 @@ def _names(folder: Path, root: Path) -> Iterator[bytes]:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
+            if (
+                not entry.is_symlink() and entry.is_file()
+            ):  # a Path for each of millions of files would cost more than the walk
+                yield entry.name
+                continue
             path = Path(os.fsdecode(entry.path))
             if entry.is_symlink() and not _inside(path, root):
                 raise DataError(

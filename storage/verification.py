@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -78,12 +79,16 @@ def verify(
 def _in_parallel(
     root: Path, info: DatasetInfo, shards: list[ShardInfo], sample: tuple[float, int], workers: int
 ) -> Iterator[Part]:
-    from joblib import Parallel, delayed
+    if info.format == "directory" and len(shards) > 1 and workers > 1:
+        from joblib import Parallel, delayed
 
-    # Reading and hashing one large file releases the GIL; opening many small files does not.
-    backend = "loky" if info.format == "directory" and len(shards) > 1 else "threading"
-    parallel = Parallel(n_jobs=min(workers, max(1, len(shards))), backend=backend, return_as="generator_unordered")
-    yield from parallel(delayed(check_shard)(info.format, root, shard, *sample) for shard in shards)
+        # Opening many small files holds the GIL, so it takes processes; reading and hashing a large file does not.
+        parallel = Parallel(n_jobs=min(workers, len(shards)), backend="loky", return_as="generator_unordered")
+        yield from parallel(delayed(check_shard)(info.format, root, shard, *sample) for shard in shards)
+        return
+    with ThreadPoolExecutor(min(workers, max(1, len(shards)))) as pool:
+        for done in as_completed([pool.submit(check_shard, info.format, root, shard, *sample) for shard in shards]):
+            yield done.result()
 
 
 def check_shard(format_name: str, root: Path, shard: ShardInfo, share: float = 1.0, seed: int = 0) -> Part:
