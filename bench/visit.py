@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Literal
@@ -125,11 +124,16 @@ class Visitor:
         if key not in self._steps:
             import numpy as np
 
-            make_step = import_module("bench.step").make_step
-            step = make_step(case.step, layers=feed.layers, image_size=case.spec.image_size, classes=request.classes)
+            from bench.step import make_step
+
+            step = make_step(
+                case.step, layers=feed.layers, image_size=case.spec.image_size, classes=request.classes, dtype=_dtype(case)
+            )
             images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
             labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
-            for _ in range(2):  # Compiled before any clock runs: a step's compilation is no loader's first batch.
+            for _ in range(
+                2 * case.step.steps_per_execution
+            ):  # Compiled before any clock runs: a step's compilation is no loader's first batch.
                 step(*_tensors(images, labels))
             self._steps[key] = step
         return self._steps[key]
