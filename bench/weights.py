@@ -52,7 +52,7 @@ def _first_difference(base: keras.Model, path: Path) -> str | None:
 
     try:
         with h5py.File(path) as file:
-            group = file["model_weights"] if "model_weights" in file else file
+            group = file.get("model_weights", file)
             names = [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs["layer_names"]]
     except (OSError, KeyError):
         return None
