@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -18,11 +18,13 @@ from bench.case import Case, StepSpec
 from bench.compare import compare, rates
 from bench.emulated import NoStep
 from bench.metrics import METRICS
-from bench.options import RunOptions
-from bench.record import Failed, Measured, Run, load_run
+from bench.options import RunOptions, processors
+from bench.record import Failed, Measured, Run, load_run, measured
 from bench.run import ticks
 from bench.schedule import Watcher, run
 from bench.steady import Pace
+from bench.visit import Request
+from bench.worker import Worker
 from loaders.base import LoaderSpec
 
 Comparable = Mapping[int, float]
@@ -45,12 +47,16 @@ class Bench:
     folder: Path
     watcher: Watcher
     small: bool = False
+    neighbours: list[float] = field(default_factory=list)
+    """The share of the machine that other processes used, a measurement each."""
 
     def measure(self, planned: list[Case], sweeps: int, **more: object) -> Run:
         """The same schedule and workers as in any run."""
         asked = {"results": self.folder, "data": self.folder / "data", "sweeps": sweeps, **more}
         options = RunOptions(**asked)  # type: ignore[arg-type]
-        return load_run(run(options, self.watcher, "feedbench selfcheck", planned=planned, reported=False))
+        done = load_run(run(options, self.watcher, "feedbench selfcheck", planned=planned, reported=False))
+        self.neighbours.extend(one.neighbour_share for one in measured(done.records) if one.neighbour_share is not None)
+        return done
 
 
 def selfcheck(watcher: Watcher, *, small: bool = False, folder: Path | None = None) -> Iterator[Check]:
@@ -59,6 +65,9 @@ def selfcheck(watcher: Watcher, *, small: bool = False, folder: Path | None = No
         bench = Bench(folder or Path(temporary), watcher, small)
         for check in CHECKS:
             yield from check(bench)
+        if not small:
+            others = median(bench.neighbours)
+            yield Check("other processes meanwhile", "at most 10% of the processors", f"{others:.0%}", others <= 0.1)
 
 
 def utilisation(bench: Bench) -> Iterator[Check]:
@@ -140,6 +149,20 @@ def clockwork(bench: Bench) -> Iterator[Check]:
     )
 
 
+def same_as_fit(bench: Bench) -> Iterator[Check]:
+    """The measuring loop trains as fast as ``model.fit``. Left out of the small check: it is all about a real step."""
+    if bench.small:
+        return
+    case = _case("null", step="feature_extraction")
+    with Worker(processors()) as worker:
+        answer = worker.ask(Request(do="fit", case=case))
+    if answer.error:
+        yield Check("the loop against model.fit", "within 3%", answer.error, False)
+        return
+    ratio = answer.stages_ns["loop"] / answer.stages_ns["fit"]
+    yield Check("the loop's time against model.fit's", "within 3%", f"{ratio - 1:+.1%}", abs(ratio - 1) <= 0.03)
+
+
 def failures(bench: Bench) -> Iterator[Check]:
     """Workers that misbehave: rows with a reason, and all other cases complete."""
     cases = [_case(kind) for kind in ("null", "crash", "hang", "hog")] + [_case("null", name="again")]
@@ -156,6 +179,7 @@ CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (
     utilisation,
     known_rates,
     clockwork,
+    same_as_fit,
     failures,
     planted,
     same_twice,

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 from time import perf_counter_ns
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
 from bench.record import Measured, Pixels
-from bench.run import Opening, images_per_ns, measure, measure_epoch
+from bench.run import Opening, images_per_ns, measure, measure_epoch, ticks
 from bench.steady import Pace
 from loaders.base import Stage
 from storage.errors import FeedbenchError
@@ -33,7 +34,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    do: Literal["prove", "measure", "stages"]
+    do: Literal["prove", "measure", "stages", "fit"]
     case: Case
     path: Path | None = None
     split: str = "train"
@@ -52,6 +53,7 @@ class Answer(BaseModel):
     warm: Measured | None = None
     cold: Measured | None = None
     stages_ns: dict[str, float] = {}
+    """Nanoseconds an image, by stage; for ``fit``: of ``fit`` and of the ``loop``."""
 
 
 class Visitor:
@@ -110,6 +112,29 @@ class Visitor:
                 found[stage.value] = 1 / images_per_ns(feed, NoStep(), seconds=request.pace.stage_s)
         return Answer(stages_ns=found)
 
+    def fit(self, request: Request) -> Answer:
+        """Nanoseconds an image of ``model.fit`` and of the measuring loop, training the same model on the same dataset."""
+        import tensorflow as tf
+
+        feed, _ = _open(request)
+        step = self._step(request, feed)
+        images, labels = _tensors(*next(iter(feed.epoch(0))))
+        batches = 20
+        dataset = tf.data.Dataset.from_tensors((images, labels)).repeat(batches)
+        network = step.transfer.model
+        network.fit(dataset, verbose=0)
+        fit, loop = [], []
+        for _ in range(3):
+            started = perf_counter_ns()
+            network.fit(dataset, verbose=0)
+            fit.append(perf_counter_ns() - started)
+            passes = ticks(_Dataset(dataset, batches), step, perf_counter_ns)
+            seen = [next(passes) for _ in range(batches)]
+            passes.close()
+            loop.append(sum(tick.wait_ns + tick.step_ns for tick in seen))
+        count = batches * len(labels)
+        return Answer(stages_ns={"fit": median(fit) / count, "loop": median(loop) / count})
+
     def _step(self, request: Request, feed: Any) -> Any:
         case = request.case
         if case.step.rate is not None:
@@ -143,7 +168,22 @@ _DO: dict[str, Callable[[Visitor, Request], Answer]] = {
     "prove": Visitor.prove,
     "measure": Visitor.measure,
     "stages": Visitor.stages,
+    "fit": Visitor.fit,
 }
+
+
+class _Dataset:
+    """A ``tf.data.Dataset`` as the loop takes it."""
+
+    def __init__(self, dataset: Any, batches: int) -> None:
+        self._dataset, self._batches = dataset, batches
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def epoch(self, n: int) -> Any:  # noqa: ARG002
+        """The same pass again."""
+        return self._dataset
 
 
 def _open(request: Request, until: Stage = Stage.HAND_OVER) -> tuple[Any, Opening]:
