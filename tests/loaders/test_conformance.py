@@ -17,9 +17,10 @@ from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
 from storage.base import PAYLOADS
 from storage.dataset import read_info
-from tests.loaders.conftest import SIZE, Stored
+from tests.loaders.conftest import SIZE, TRAIN, Stored
 
-SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2)
+SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2, batch_size=20)
+"""Two whole batches and a ragged one."""
 PLAIN = replace(SPEC, augment=False)
 
 UNREPEATABLE_AUGMENTATION = {
@@ -42,7 +43,7 @@ def test_delivers_every_sample_once_with_its_label_and_pixels(
         assert len(reason) > 20
         pytest.skip(reason)
     pixels = prove(path, "train", loader, spec)
-    assert pixels.samples_checked == 76
+    assert pixels.samples_checked == TRAIN
     assert payload == "encoded" or pixels.verdict == "identical"
 
 
