@@ -23,6 +23,7 @@ from storage.base import PAYLOADS, RESIZES, DatasetInfo, Layout, Payload, Resize
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
 from storage.files import beside
+from storage.media import MAX_PIXELS
 from storage.plan import Order, PlannedShard, PlannedSplit, plan_splits
 from storage.shards import DiskFullError, Done, Job, OnError, Task
 from storage.source import Source, check_source, scan
@@ -58,6 +59,7 @@ class Recipe:
     max_side: int = 0
     quality: int = 90
     compression: str = "none"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         _one_of("payload", self.payload, PAYLOADS)
@@ -66,7 +68,8 @@ class Recipe:
         _one_of("order", self.order, ("mixed", "source"))
         _one_of("compression", self.compression, COMPRESSIONS)
         for name, value, least in (("image_size", min(self.image_size), 1), ("shard_bytes", self.shard_bytes, 1),
-                                   ("max_side", self.max_side, 0), ("seed", self.seed, 0), ("quality", self.quality, 1)):  # fmt: skip
+                                   ("max_side", self.max_side, 0), ("seed", self.seed, 0), ("max_pixels", self.max_pixels, 1),
+                                   ("quality", self.quality, 1)):  # fmt: skip
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
         if self.quality > 100:
@@ -131,6 +134,8 @@ def convert(
         ``{"validation": 0.2}`` takes a fifth of each class out of a source that has no splits, by the seed.
     max_side, quality
         Encode again, in this quality, each JPEG and WebP with a longer side than ``max_side`` pixels.
+    max_pixels
+        An image that claims more is rejected as a decompression bomb.
     shard_bytes
         A shard holds at most this much, or one sample. A worker holds up to one shard in memory.
     compression
@@ -232,7 +237,7 @@ def _tasks(source: Source, splits: list[PlannedSplit], recipe: Recipe, workspace
     """A task a shard, in the order of ``dataset.json``; the order of each split goes into a file that workers map."""
     job = Job(
         recipe.to, workspace.path.resolve(), workspace.token, recipe.layout, recipe.resize, recipe.on_error,
-        recipe.max_side, recipe.quality,
+        recipe.max_side, recipe.quality, recipe.max_pixels,
     )  # fmt: skip
     tasks: list[Task] = []
     height, width = recipe.image_size

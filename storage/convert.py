@@ -42,6 +42,9 @@ def main(
     ] = None,
     max_side: Annotated[int, typer.Option(help="Encode again each JPEG and WebP with a longer side than this.", min=0)] = 0,
     quality: Annotated[int, typer.Option(help="Of what --max-side encodes again.", min=1, max=100)] = 90,
+    max_pixels: Annotated[
+        int, typer.Option(help="Reject an image that claims more: a decompression bomb.", min=1)
+    ] = 89_478_485,
     compression: Annotated[str, typer.Option(help="Of raw HDF5: none, lzf, gzip, blosc2 or zstd.")] = "none",
     workers: Annotated[int, typer.Option(help="Processes. 0: one a processor.", min=0)] = 0,
     backend: Annotated[str, typer.Option(help="local, or dask: on the cluster at --address.")] = "local",
@@ -55,7 +58,8 @@ def main(
         "to": to, "out": out, "payload": payload, "image_size": parse_size(image_size), "resize": resize,
         "on_error": on_error, "overwrite": overwrite, "order": order, "seed": seed,
         "shard_bytes": parse_bytes(shard_size), "workers": workers, "split": parse_shares(split or []),
-        "max_side": max_side, "quality": quality, "compression": compression, "backend": backend, "address": address,
+        "max_side": max_side, "quality": quality,
+        "max_pixels": max_pixels, "compression": compression, "backend": backend, "address": address,
     }  # fmt: skip
     try:
         with _progress() as progress:

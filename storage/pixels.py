@@ -111,12 +111,12 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def shrink(data: bytes, max_side: int, quality: int) -> bytes:
+def shrink(data: bytes, max_side: int, quality: int, max_pixels: int = MAX_PIXELS) -> bytes:
     """A JPEG or WebP made smaller, so that its longer side is ``max_side`` pixels, and encoded again; anything else as it is."""
     kind = media_type(data)
     if kind not in ("image/jpeg", "image/webp"):
         return data
-    image = decode(data)
+    image = decode(data, max_pixels)
     height, width = image.shape[:2]
     scale = max_side / max(height, width)
     if scale >= 1:

@@ -18,6 +18,7 @@ from storage.base import Layout, Resize, Sample, ShardInfo
 from storage.errors import DataError
 from storage.files import into_place
 from storage.listing import Listing
+from storage.media import MAX_PIXELS
 from storage.plan import PlannedShard
 from storage.source import SUFFIXES, Image, Images
 
@@ -38,6 +39,7 @@ class Job:
     max_side: int
     """Longest side in pixels above which a JPEG or WebP is made smaller; 0: files stay as they are."""
     quality: int
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def stored_image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
         return "image/x-raw", pixels.resize(stored, size, job.resize)
     if not key.lower().endswith(SUFFIXES):
         raise DataError(f"not an image by its name (expected {', '.join(SUFFIXES)})")
-    kind = pixels.check(stored)
+    kind = pixels.check(stored, job.max_pixels)
     if size is not None:
-        return kind, pixels.resize(pixels.decode(stored), size, job.resize)
-    return kind, pixels.shrink(stored, job.max_side, job.quality) if job.max_side else stored
+        return kind, pixels.resize(pixels.decode(stored, job.max_pixels), size, job.resize)
+    return kind, pixels.shrink(stored, job.max_side, job.quality, job.max_pixels) if job.max_side else stored

@@ -114,6 +114,14 @@ def test_conversion_stores_and_skips_by_the_rules(tmp_path: Path) -> None:
     assert raw.stored_samples == info.stored_samples
 
 
+def test_conversion_takes_another_limit(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "large.jpg").write_bytes(MAKERS["jpeg"]())
+    with pytest.raises(DataError, match=r"large\.jpg: 36 x 24 pixels; the limit is 800 "):
+        storage.convert(tmp_path / "photos", to="hdf5", out=tmp_path / "out", workers=1, max_pixels=800)
+    storage.convert(tmp_path / "photos", to="hdf5", out=tmp_path / "out", workers=1, max_pixels=864)
+
+
 def test_conversion_stops_at_a_broken_image_and_names_it(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "half.jpg").write_bytes(MAKERS["jpeg truncated"]())
