@@ -47,8 +47,14 @@ def run_and_print(given: dict[str, Any], resumed: Path | None) -> int:
         console.print("interrupted; what was measured is kept. Go on with: feedbench run --resume RUN, RUN being the newest "
                       f"folder in {resumed.parent if resumed else given.get('results') or 'results'}")  # fmt: skip
         return 130
-    print_run(load_run(folder), Console())
+    print_run(load_run(folder), wide())
     return 0
+
+
+def wide(*, stderr: bool = False) -> Console:
+    """A console that does not squeeze a table where there is no terminal to fit it into."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
 
 
 def print_run(stored: Run, console: Console) -> None:

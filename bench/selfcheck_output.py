@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.progress import Bar
+from bench.run_output import wide
 from bench.selfcheck import Check, selfcheck
 
 
@@ -21,7 +22,7 @@ def check_and_print(*, small: bool) -> int:
     table = Table("", "check", "expected", "seen", box=None, pad_edge=False)
     for check in checks:
         table.add_row("ok" if check.passed else "FAILED", check.question, check.expected, check.seen)
-    out = Console()
+    out = wide()
     out.print(table)
     failed = sum(not check.passed for check in checks)
     out.print(

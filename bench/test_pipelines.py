@@ -20,7 +20,7 @@ from bench.matrix import cases
 from bench.options import RunOptions
 from bench.progress import Bar
 from bench.record import Failed, Run, Skipped, load_run
-from bench.run_output import options_of, print_run
+from bench.run_output import options_of, print_run, wide
 from bench.schedule import run
 from storage.errors import FeedbenchError
 
@@ -99,7 +99,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         with Bar(console) as bar:
             done = load_run(run(asked, bar, "pytest --benchmark-only", planned=planned))
         if timed(config):
-            print_run(done, console)
+            print_run(done, wide(stderr=True))
     return done
 
 
@@ -117,6 +117,7 @@ def test_pipeline(case: Case, measured: Run, benchmark: BenchmarkFixture, reques
     assert marker is not None
     clock: Replay = marker.kwargs["timer"]
     clock.samples = [case.spec.batch_size / rate for rate in found]
+    benchmark.disabled = benchmark.disabled or not timed(request.config)  # Nobody wants a table of next to nothing.
     benchmark.extra_info["case"] = case.fields()
     benchmark.extra_info["images_per_s"] = found
     benchmark.pedantic(clock.step, rounds=len(found))  # type: ignore[no-untyped-call]
