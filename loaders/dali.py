@@ -7,6 +7,7 @@ corners black, where Keras' layers mirror the image: DALI has no other way.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ class Pipeline:
                 image = fn.rotate(fn.flip(image, horizontal=inputs[1]), angle=inputs[2], keep_size=True, fill_value=0)
             return image
 
-        self.pipe = pipe()
+        self.pipe: Any = pipe()
         self.pipe.build()
         self.finished = True
 
@@ -103,6 +104,12 @@ class Pipeline:
             self.pipe.reset()
             self.finished = True
 
+    def close(self) -> None:
+        """End DALI's threads: they live as long as the pipeline, which its own source keeps in a cycle."""
+        self.pipe = None
+        self.dataset.close()
+        gc.collect()
+
     def _named(self, chosen: NDArray[np.int64], error: Exception) -> DataError:
         from storage.pixels import decode
 
@@ -147,7 +154,7 @@ class DaliLoader:
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
-            close=dataset.close,
+            close=pipeline.close,
             prefetch=spec.prefetch,
             direct=True,
         )
