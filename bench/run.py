@@ -50,17 +50,23 @@ def ticks(feed: Batches, step: Step, clock: Clock, epoch: int = 0) -> Generator[
     """
     asked = clock()
     while True:
-        first = True
-        for images, labels in feed.epoch(epoch):
-            got = clock()
-            step(images, labels)
-            done = clock()
-            yield Tick(epoch, len(labels), got - asked, done - got, first)
-            first = False
-            asked = done
-        if first:
-            raise DataError(f"epoch {epoch} delivered no batch")
+        asked = yield from epoch_ticks(feed, step, clock, epoch, asked)
         epoch += 1
+
+
+def epoch_ticks(feed: Batches, step: Step, clock: Clock, epoch: int, asked: int) -> Generator[Tick, None, int]:
+    """One epoch of the training loop; ``asked`` is the reading at which its first batch was asked for. Returns the last."""
+    first = True
+    for images, labels in feed.epoch(epoch):
+        got = clock()
+        step(images, labels)
+        done = clock()
+        yield Tick(epoch, len(labels), got - asked, done - got, first)
+        first = False
+        asked = done
+    if first:
+        raise DataError(f"epoch {epoch} delivered no batch")
+    return asked
 
 
 def measure(

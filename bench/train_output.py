@@ -1,0 +1,82 @@
+"""What ``feedbench train`` shows: a bar while an epoch runs, a line when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bench.history import Epoch
+from bench.model import image_size_of, scaling_of
+from bench.train import Training, train
+
+
+class Screen:
+    """Tells a console how a training goes; draws a bar only on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def resumed(self, rows: list[Epoch]) -> None:
+        """Say what stands already."""
+        if rows:
+            self._line(f"going on after epoch {rows[-1].epoch}")
+
+    def started(self, epoch: int, regime: str, batches: int) -> None:
+        """A bar for one epoch."""
+        self._bar.start()
+        self._task = self._bar.add_task(f"epoch {epoch}, {regime}", total=batches)
+
+    def batch(self, images: int, loss: float) -> None:  # noqa: ARG002
+        """One batch further."""
+        if self._task is not None:
+            self._bar.advance(self._task)
+
+    def ended(self, row: Epoch) -> None:
+        """A line with what the epoch brought and what it cost."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._bar.stop()
+        val = "" if row.val_loss is None else f", validation loss {row.val_loss:.4f} accuracy {row.val_accuracy:.1%}"
+        self._line(
+            f"epoch {row.epoch} {row.regime}: loss {row.loss:.4f} accuracy {row.accuracy:.1%}{val}; "
+            f"{row.seconds:.1f} s, {row.images / row.seconds:,.0f} images/s, {row.wait_share:.1%} waiting"
+        )
+
+    def both_ways(self, training: tuple[float, float], validation: tuple[float, float]) -> None:
+        """The same images and weights, twice."""
+        self._line(
+            f"the training images with dropout and random layers on: loss {training[0]:.4f} accuracy {training[1]:.1%}; "
+            f"off, as in validation: loss {validation[0]:.4f} accuracy {validation[1]:.1%}"
+        )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def with_model_fitted(training: Training, *, image_size: str | None) -> Training:
+    """The training with the image size and the scaling that its model wants, unless ``image_size`` says otherwise."""
+    size = training.spec.image_size if image_size else image_size_of(training.step.model) or training.spec.image_size
+    return replace(training, spec=replace(training.spec, image_size=size, scaling=scaling_of(training.step.model)))
+
+
+def train_and_print(training: Training, console: Console | None = None) -> Path:
+    """Train with a line an epoch, and say where everything is and how to go on if it is interrupted."""
+    console = console or Console()
+    console.print(
+        f"results in {training.results}; if interrupted, the same command with --results {training.results} goes on",
+        highlight=False,
+        soft_wrap=True,
+    )
+    train(training, Screen(console))
+    console.print(
+        f"{training.results / 'model.keras'}, history.csv, accuracy.svg, loss.svg", highlight=False, soft_wrap=True
+    )
+    return training.results
