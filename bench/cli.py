@@ -71,6 +71,26 @@ def compare(
 
 
 @app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="A keras.applications name, or a .keras file.")],
+    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: the model's own]")] = None,
+    top: Annotated[bool, typer.Option(help="With the ImageNet head.")] = True,
+    classes: Annotated[
+        int | None, typer.Option(help="Show it as it is trained here, with a head for so many classes.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where to draw it. [default: results/NAME.png]")] = None,
+) -> None:
+    """Print a model's layers and parameters, and draw it.
+
+    Example: feedbench model MobileNetV2 --no-top --image-size 160
+    """
+    from bench.model_output import show
+    from bench.options import size
+
+    show(name, image_size=size(image_size) if image_size else None, top=top, classes=classes, plot=plot, say=typer.echo)
+
+
+@app.command()
 def run(
     images: Annotated[
         Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE. [default: demo images]")
@@ -129,6 +149,59 @@ def selfcheck(
     from bench.selfcheck_output import check_and_print
 
     raise typer.Exit(check_and_print(small=small))
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="A stored dataset, as python -m storage.convert wrote it.")],
+    loader: Annotated[str, typer.Option(help="Which input pipeline feeds it.")] = "tfdata",
+    epochs: Annotated[int, typer.Option(help="Epochs before fine-tuning.")] = 10,
+    fine_tune_epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning after them.")] = 5,
+    fine_tune_at: Annotated[int, typer.Option(help="The first layer of the base that is fine-tuned.")] = 100,
+    step: Annotated[str, typer.Option(help="The first regime: feature_extraction, or full.")] = "feature_extraction",
+    model: Annotated[str, typer.Option(help="A keras.applications name, or a .keras file.")] = "MobileNetV2",
+    weights: Annotated[str, typer.Option(help="Of the base: none, imagenet, or a .weights.h5 or .h5 file.")] = "none",
+    placement: Annotated[str, typer.Option(help="pipeline or model: where scaling and augmentation happen.")] = "pipeline",
+    export: Annotated[bool, typer.Option(help="Also save a model from raw uint8 images to probabilities.")] = False,
+    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: 160, or the .keras file's]")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 32,
+    augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
+    cache: Annotated[bool, typer.Option(help="Keep decoded images in memory after the first epoch.")] = False,
+    workers: Annotated[int, typer.Option(help="Threads that prepare batches; 0: one a processor.")] = 0,
+    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on processors, float16 on GPUs.")] = False,
+    jit_compile: Annotated[bool, typer.Option(help="Compile the step with XLA; slow on processors.")] = False,
+    steps_per_execution: Annotated[int, typer.Option(help="Batches that are trained on in one go.")] = 1,
+    both_ways: Annotated[
+        bool, typer.Option(help="At the end, evaluate the training images with dropout on and off.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
+    results: Annotated[
+        Path | None, typer.Option(help="Its folder; a training that stands there goes on. [default: a new one in results]")
+    ] = None,
+) -> None:
+    """Train as in transfer learning: the head, then fine-tuning; leave history, curves and model in a folder.
+
+    Example: feedbench train data/demo/hdf5-encoded --loader tfdata --epochs 10 --fine-tune-epochs 5
+    """
+    from bench.case import StepSpec
+    from bench.options import size
+    from bench.train import Training
+    from bench.train_output import new_folder, train_and_print, with_model_fitted
+    from loaders.base import LoaderSpec
+
+    spec = LoaderSpec(
+        batch_size=batch_size, image_size=size(image_size or "160"), placement=placement,  # type: ignore[arg-type]
+        augment=augment, cache=cache, workers=workers, seed=seed,
+    )  # fmt: skip
+    step_spec = StepSpec(
+        step=step, model=model, weights=weights, fine_tune_at=fine_tune_at, mixed_precision=mixed_precision,
+        jit_compile=jit_compile, steps_per_execution=steps_per_execution,
+    )  # fmt: skip
+    training = Training(
+        dataset=dataset, results=results or new_folder(Path("results")), loader=loader, spec=spec, step=step_spec,
+        epochs=epochs, fine_tune_epochs=fine_tune_epochs, export=export, both_ways=both_ways,
+    )  # fmt: skip
+    train_and_print(with_model_fitted(training, image_size=image_size))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -59,6 +60,13 @@ class Screen:
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def new_folder(results: Path) -> Path:
+    """``results/train-DATE-TIME``, or the next free name after it."""
+    name = datetime.now().astimezone().strftime("train-%Y%m%d-%H%M%S")
+    free = (results / f"{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(path for path in free if not path.exists())
 
 
 def with_model_fitted(training: Training, *, image_size: str | None) -> Training:
