@@ -157,6 +157,8 @@ def prepare(transfer: Transfer, step: StepSpec) -> None:
     import keras
 
     base = transfer.base
+    # Setting True where True already stands does nothing, not even to layers that were frozen one by one.
+    base.trainable = False
     base.trainable = True
     if step.step == "feature_extraction":
         for layer in _before_head(transfer):

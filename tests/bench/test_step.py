@@ -80,6 +80,17 @@ def test_fine_tune_starts_at_its_layer_with_a_tenth_of_the_learning_rate(base: P
     assert float(step.transfer.model.optimizer.learning_rate) == pytest.approx(1e-5)
 
 
+def test_fine_tuning_after_feature_extraction_trains_what_fine_tuning_trains(base: Path) -> None:
+    first, then = StepSpec(model=str(base)), StepSpec(model=str(base), step="fine_tune", fine_tune_at=3)
+    made = [model.build(first, layers=(), image_size=SIZE, classes=3, dtype="float32") for _ in range(2)]
+    model.prepare(made[0], first)
+    for transfer in made:
+        model.prepare(transfer, then)
+    trained = [[variable.path for variable in transfer.model.trainable_variables] for transfer in made]
+    assert trained[0] == trained[1]
+    assert trained[0] == ["second/kernel", "second/bias", "logits/kernel", "logits/bias"]
+
+
 def test_full_moves_batch_statistics_too(base: Path) -> None:
     step = training_step(StepSpec(model=str(base), step="full"))
     normalisation = step.transfer.base.layers[1]

@@ -1,0 +1,242 @@
+"""Transfer learning as a run: what it leaves, that it repeats, that a kill costs it one epoch, that its export predicts alike."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import history
+from bench.case import StepSpec
+from bench.curves import draw
+from bench.history import Epoch
+from bench.train import Training, train
+from loaders.base import LoaderSpec
+from storage.errors import DataError, UsageError
+
+SIZE = (32, 32)
+
+
+class Silent:
+    """A watcher that only counts."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.resumed_after = 0
+        self.ways: list[tuple[float, float]] = []
+
+    def resumed(self, rows: list[Epoch]) -> None:
+        self.resumed_after = len(rows)
+
+    def started(self, epoch: int, regime: str, batches: int) -> None: ...
+
+    def batch(self, images: int, loss: float) -> None:
+        self.batches += 1
+
+    def ended(self, row: Epoch) -> None: ...
+
+    def both_ways(self, training: tuple[float, float], validation: tuple[float, float]) -> None:
+        self.ways = [training, validation]
+
+
+class Killer(Silent):
+    """Kills its own process outright in the middle of an epoch."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.last = batches
+
+    def batch(self, images: int, loss: float) -> None:
+        super().batch(images, loss)
+        if self.batches == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(training: Training, batches: int) -> None:
+    train(training, Killer(batches))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred demo images, small and raw."""
+    from storage.conversion import convert
+    from storage.demo import draw as draw_images
+
+    folder = tmp_path_factory.mktemp("train")
+    draw_images(folder / "images", count=100)
+    convert(folder / "images", to="hdf5", out=folder / "hdf5", payload="raw", image_size=SIZE)
+    return folder / "hdf5"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of three layers with weights."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    layers = [
+        keras.Input((*SIZE, 3)),
+        keras.layers.Conv2D(8, 3, strides=2),
+        keras.layers.BatchNormalization(momentum=0.5),
+        keras.layers.ReLU(),
+        keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
+    ]
+    path = tmp_path_factory.mktemp("base") / "base.keras"
+    keras.Sequential(layers).save(path)
+    return path
+
+
+@pytest.fixture
+def training(stored: Path, base: Path, tmp_path: Path) -> Training:
+    return Training(
+        dataset=stored,
+        results=tmp_path / "run",
+        loader="from_generator",
+        spec=LoaderSpec(image_size=SIZE, batch_size=16, seed=3),
+        step=StepSpec(model=str(base), fine_tune_at=2),
+        epochs=2,
+        fine_tune_epochs=2,
+    )
+
+
+def learnt(rows: list[Epoch]) -> list[dict[str, Any]]:
+    """What must repeat: everything but times."""
+    return [{k: v for k, v in asdict(row).items() if "seconds" not in k and k != "wait_share"} for row in rows]
+
+
+def test_a_training_leaves_history_curves_and_models(training: Training) -> None:
+    import keras
+
+    watcher = Silent()
+    rows = train(training, watcher)
+    folder = training.results
+    assert history.read(folder / "history.csv") == rows
+    assert [row.regime for row in rows] == ["feature_extraction"] * 2 + ["fine_tune"] * 2
+    assert [row.learning_rate for row in rows] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    assert all(row.images == 80 and row.seconds > 0 and 0 < row.wait_share < 1 for row in rows)
+    assert watcher.batches == 4 * 5
+    for what in ("accuracy", "loss"):
+        assert (folder / f"{what}.png").read_bytes().startswith(b"\x89PNG")
+        assert "fine-tuning starts" in (folder / f"{what}.svg").read_text()
+    assert keras.models.load_model(folder / "model.keras").input_shape == (None, *SIZE, 3)
+    # Its weights are weights for the next training, and a training that is over stays as it is.
+    again = replace(training, results=folder.parent / "next", epochs=1, fine_tune_epochs=0)
+    again = replace(again, step=replace(again.step, weights=str(folder / "base.weights.h5")))
+    assert len(train(again, Silent())) == 1
+    assert train(training, Silent()) == rows
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(training: Training) -> None:
+    whole = train(replace(training, results=training.results.parent / "whole"), Silent())
+    for batches, done in ((7, 1), (13, 3)):  # in the second epoch; in the fourth, which is the second of fine-tuning
+        process = multiprocessing.get_context("spawn").Process(target=killed, args=(training, batches))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(history.read(training.results / "history.csv")) == done
+    watcher = Silent()
+    rows = train(training, watcher)
+    assert watcher.resumed_after == 3
+    assert learnt(rows) == learnt(whole)
+
+
+def test_another_seed_is_another_training(training: Training) -> None:
+    short = replace(training, epochs=1, fine_tune_epochs=0)
+    first = train(short, Silent())
+    other = replace(short, results=short.results.parent / "other", spec=replace(short.spec, seed=4))
+    assert learnt(train(other, Silent())) != learnt(first)
+
+
+def test_the_exported_model_predicts_what_the_pipeline_did(training: Training) -> None:
+    """Raw uint8 images into the SavedModel, against pixels that the pipeline scaled into the same weights."""
+    import tensorflow as tf
+
+    from bench import model
+    from loaders import LOADERS
+    from storage.dataset import open_dataset
+
+    train(replace(training, spec=replace(training.spec, placement="model"), export=True), Silent())
+    folder = training.results
+    with open_dataset(training.dataset, "validation") as dataset:
+        raw = np.asarray(dataset.read(np.arange(len(dataset))).images)
+        names = dataset.info.class_names
+    exported = tf.saved_model.load(folder / "export")
+    served = exported.serve(raw).numpy()
+    assert json.loads((folder / "export" / "class_names.json").read_text()) == list(names)
+
+    plain = model.build(training.step, layers=(), image_size=SIZE, classes=len(names), dtype="float32")
+    whole = model.load(folder / "model.keras")
+    plain.model.set_weights([weight.numpy() for layer in whole.layers for weight in layer.weights])
+    spec = replace(training.spec, augment=False, shuffle=False)
+    feed = LOADERS[training.loader].build(open_dataset(training.dataset, "validation"), spec)
+    scores = np.concatenate([plain.model(images, training=False).numpy() for images, _ in feed.epoch(0)])
+    feed.close()
+    np.testing.assert_allclose(served, tf.nn.softmax(scores).numpy(), atol=1e-5)
+    assert served.shape == (len(raw), len(names))
+    assert np.ptp(served, axis=0).max() > 1e-3
+
+
+def test_both_ways_ends_with_the_training_images_seen_twice(training: Training) -> None:
+    watcher = Silent()
+    rows = train(replace(training, epochs=1, both_ways=True), watcher)
+    assert len(watcher.ways) == 2
+    assert watcher.ways[0] != watcher.ways[1]
+    assert watcher.ways[1][0] == pytest.approx(rows[-1].loss, rel=0.5)
+
+
+def test_what_cannot_be_is_one_line(training: Training, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--export needs --placement model"):
+        replace(training, export=True)
+    with pytest.raises(UsageError, match="epochs must be 1 or more, got 0 and 0"):
+        replace(training, epochs=0, fine_tune_epochs=0)
+    with pytest.raises(UsageError, match="step must be feature_extraction, fine_tune or full, for training; got 'none'"):
+        replace(training, step=StepSpec(step="none"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    with pytest.raises(UsageError, match="full is not empty and holds no training"):
+        train(replace(training, results=tmp_path / "full"), Silent())
+    train(replace(training, epochs=1, fine_tune_epochs=0), Silent())
+    with pytest.raises(UsageError, match=re.escape("run holds a training with another epochs (1; now 2)")):
+        train(training, Silent())
+    (training.results / "checkpoint.npz").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"checkpoint\.npz is not a checkpoint of feedbench train"):
+        train(replace(training, epochs=1, fine_tune_epochs=0), Silent())
+    with pytest.raises(UsageError, match="image_dataset_from_directory reads directories only"):
+        train(replace(training, results=tmp_path / "b", loader="image_dataset_from_directory"), Silent())
+
+
+def test_a_history_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n1,2\n")
+    with pytest.raises(DataError, match=r"history\.csv is not a history of feedbench train"):
+        history.read(path)
+
+
+def epoch(number: int, regime: str, val: float | None) -> Epoch:
+    return Epoch(
+        epoch=number, regime=regime, learning_rate=1e-4, loss=1.0, accuracy=0.5, val_loss=val, val_accuracy=val,
+        images=10, seconds=1.0, wait_share=0.1, val_seconds=0.2,
+    )  # fmt: skip
+
+
+def test_history_round_trip_without_validation(tmp_path: Path) -> None:
+    rows = [epoch(1, "full", None), epoch(2, "full", 0.25)]
+    history.write(tmp_path / "history.csv", rows)
+    assert history.read(tmp_path / "history.csv") == rows
+
+
+def test_fine_tuning_is_marked_between_its_neighbours() -> None:
+    rows = [epoch(1, "feature_extraction", 0.4), epoch(2, "feature_extraction", 0.5), epoch(3, "fine_tune", 0.6)]
+    marked = draw(rows, "accuracy").to_dict()
+    rules = [layer for layer in marked["layer"] if layer["mark"]["type"] == "rule"]
+    assert len(rules) == 1
+    assert marked["datasets"][rules[0]["data"]["name"]][0]["epoch"] == 2.5
+    assert [layer["mark"]["type"] for layer in draw(rows[:2], "loss").to_dict()["layer"]] == ["line"]
