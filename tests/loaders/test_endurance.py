@@ -65,7 +65,8 @@ def anonymous_bytes() -> int:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("loader", LOADERS)
 def test_memory_stays_flat(stored: Stored, loader: str) -> None:
-    feed = build(dataset_for(stored, loader, replace(SPEC, placement="model")), loader, replace(SPEC, placement="model"))
+    spec = replace(SPEC, placement="model", image_size=(96, 96))
+    feed = build(dataset_for(stored, loader, spec), loader, spec)
     seen = []
     try:
         for number in range(EPOCHS):
@@ -74,8 +75,9 @@ def test_memory_stays_flat(stored: Stored, loader: str) -> None:
                 seen.append(anonymous_bytes())
     finally:
         feed.close()
-    # A batch is 0.1 MB of pixels: losing one an epoch would make 17 MB from the 40th epoch to the last.
-    assert min(seen[-3:]) - max(seen[:2]) < 8 << 20, [size >> 20 for size in seen]
+    # A batch is 0.4 MB of pixels: losing one an epoch would make 62 MB from the 40th epoch to the 180th. DALI's own buffers
+    # come and go by 20 MB.
+    assert min(seen[-3:]) - max(seen[:2]) < 24 << 20, [size >> 20 for size in seen]
 
 
 def held(path: Path) -> dict[str, int]:
