@@ -1,0 +1,133 @@
+"""The tables behind the charts, beyond the CSV files': epochs, stages, utilisation, knees and break-even. All from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
+from math import log10
+from statistics import median
+from typing import Any
+
+import numpy as np
+from pandas import DataFrame
+
+from bench.breakeven import BreakEven, break_even, todays
+from bench.case import Case
+from bench.flags import epoch_rates, two_states
+from bench.record import Measured, Run, RunRecord, measured
+from bench.report.charts.base import Tables
+from bench.report.table import phase_name, results_table, sweeps_table
+from bench.speeds import speeds, steps
+from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
+from loaders.base import STAGES
+from storage.errors import UsageError
+
+POINTS = 41
+"""Of a curve: few enough for 120 cases in one page."""
+SPEED_COLUMNS = ["case", "accelerator_images_per_s", "accelerator_utilisation"]
+STAGE_COLUMNS = ["case", "stage", "order", "us_per_image", "total_us_per_image"]
+
+
+def tables(run: Run, today: str | None = None) -> Tables:
+    """All of a run's tables. ``today`` is the id of the user's case, for break-even; raises UsageError if it is not there."""
+    curve, knees = _utilisation(run)
+    return Tables(results_table(run), sweeps_table(run), _epochs(run), _stages(run), curve, knees, _break_even(run, today))
+
+
+def _epochs(run: Run) -> DataFrame:
+    rows = [
+        {"case": case.id, "phase": phase_name(phase, [record]), "sweep": record.sweep, "epoch": number, "images_per_s": rate}
+        for case, phase, records in _phases(run)
+        if two_states([rate for one in measured(records) for rate in epoch_rates(one)])
+        for record in records
+        if isinstance(record.outcome, Measured)
+        for number, rate in enumerate(epoch_rates(record.outcome))
+    ]
+    return DataFrame(rows, columns=["case", "phase", "sweep", "epoch", "images_per_s"])
+
+
+def _stages(run: Run) -> DataFrame:
+    """Of one case a pipeline: the stages are timed once, without a step, and copied to all cases of that pipeline."""
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for case, phase, records in _phases(run):
+        found = next((one.stages_ns for one in measured(records) if one.stages_ns), None)
+        pipeline = f"{case.format}-{case.payload}-{case.loader}-{case.spec}"
+        if not found or pipeline in seen or phase != "warm":
+            continue
+        seen.add(pipeline)
+        totals = [0.0, *(found[stage] / 1000 for stage in STAGES if stage in found)]
+        names = [stage.value for stage in STAGES if stage in found]
+        rows += [
+            {"case": case.id, "stage": name, "order": order, "us_per_image": after - before, "total_us_per_image": after}
+            for order, (name, (before, after)) in enumerate(zip(names, pairwise(totals), strict=True))
+        ]
+    return DataFrame(rows, columns=STAGE_COLUMNS)
+
+
+def _utilisation(run: Run) -> tuple[DataFrame, DataFrame]:
+    feeds = dict(_feeds(run))
+    if not feeds:
+        return DataFrame(columns=SPEED_COLUMNS), DataFrame(columns=["case", "knee_images_per_s", "accelerator_utilisation"])
+    rates = [feed.images_per_s for feed in feeds.values()]
+    grid = np.logspace(log10(min(rates) / 4), log10(max(rates) * 4), POINTS)
+    points, knees = [], []
+    for case, feed in feeds.items():
+        facts = run.info.datasets.get(f"{case.format}-{case.payload}")
+        images, ready = facts.samples if facts else None, case.spec.prefetch
+        points += [
+            (case.id, float(speed), utilisation(feed, float(speed), ready=ready, epoch_images=images)) for speed in grid
+        ]
+        knees.append((case.id, knee(feed, ready=ready, epoch_images=images), PASS_AU))
+    return DataFrame(points, columns=SPEED_COLUMNS), DataFrame(
+        knees, columns=["case", "knee_images_per_s", SPEED_COLUMNS[2]]
+    )
+
+
+def _feeds(run: Run) -> Iterator[tuple[Case, Loading]]:
+    """Of each case measured for loading alone: the sweep with the median rate, which stands for the others."""
+    for case, by_sweep in speeds(
+        run, lambda case: case.step.step == "none" and not case.loader.startswith("limit:")
+    ).items():
+        middle = min(by_sweep, key=lambda sweep: abs(by_sweep[sweep] - median(by_sweep.values())))
+        outcome = next(record.outcome for record in run.of(case.id) if record.sweep == middle)
+        feed = loading(outcome) if isinstance(outcome, Measured) else None
+        if feed is not None:
+            yield case, feed
+
+
+def _break_even(run: Run, today: str | None) -> DataFrame:
+    rows = [_flat(one) | {"step": step} for step in steps(run) for one in _known(run, step, today)]
+    columns = [*BreakEven.__dataclass_fields__, "ratio", "ratio_low", "ratio_high", "verdict", "saved_s", "step"]
+    return DataFrame(rows, columns=[name for name in columns if name != "comparison"])
+
+
+def _known(run: Run, step: str, today: str | None) -> list[BreakEven]:
+    """Break-even under one step; none where the named case was not measured under it."""
+    try:
+        now = todays(run, step, today)
+    except UsageError:
+        return []
+    return break_even(run, step, now.id) if now else []
+
+
+def _flat(one: BreakEven) -> dict[str, Any]:
+    compared = one.comparison
+    return asdict(one) | {
+        "ratio": compared.ratio,
+        "ratio_low": compared.low,
+        "ratio_high": compared.high,
+        "verdict": compared.verdict,
+        "saved_s": one.saved_s,
+    }
+
+
+def _phases(run: Run) -> Iterator[tuple[Case, str, list[RunRecord]]]:
+    """Cases in the order in which they were planned, with the records of each phase in the order of sweeps."""
+    by_phase: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in sorted(run.records, key=lambda record: record.sweep):
+        by_phase.setdefault((record.case.id, record.phase), []).append(record)
+    place = {case.id: number for number, case in enumerate(run.info.cases)}
+    for (_, phase), records in sorted(by_phase.items(), key=lambda item: place.get(item[0][0], len(place))):
+        yield records[0].case, phase, records
