@@ -1,3 +1,3 @@
-"""What pytest collects here by itself: ``test_convert.py`` takes minutes, and runs only when it is named."""
+"""What pytest collects here by itself: all but what takes minutes, or answers another question, and runs only when named."""
 
-collect_ignore = ["test_convert.py"]
+collect_ignore = ["test_convert.py", "test_convolutions.py"]

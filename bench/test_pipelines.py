@@ -20,28 +20,12 @@ from bench.matrix import cases
 from bench.options import RunOptions
 from bench.progress import Bar
 from bench.record import Failed, Run, Skipped, load_run
+from bench.replay import Replay
 from bench.run_output import options_of, print_run, wide
 from bench.schedule import run
 from storage.errors import FeedbenchError
 
 NUMBERS = ("batch_size", "limit", "sweeps", "seed")
-
-
-class Replay:
-    """A clock that stands still, but for the samples that it is wound on by."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.samples: list[float] = []
-
-    def __call__(self) -> float:
-        """The time, in seconds."""
-        return self.now
-
-    def step(self) -> None:
-        """Let one sample pass."""
-        if self.samples:
-            self.now += self.samples.pop(0)
 
 
 def options(config: pytest.Config) -> RunOptions:
