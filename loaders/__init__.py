@@ -18,6 +18,7 @@ LOADERS: Table[Loader] = Table(
         "grain": "loaders.grain:LOADER",
         "image_data_generator": "loaders.image_data_generator:LOADER",
         "image_dataset_from_directory": "loaders.image_dataset_from_directory:LOADER",
+        "tfdata": "loaders.tfdata:LOADER",
         "torch": "loaders.torch:LOADER",
         "webdataset": "loaders.webdataset:LOADER",
     },

@@ -182,10 +182,13 @@ class SupportsGraphRead(Protocol):
 
 @runtime_checkable
 class SupportsGraphStream(Protocol):
-    """A split that TensorFlow reads shard by shard, in the order given, as a stream of (image, label)."""
+    """A split that TensorFlow reads shard by shard, in the order given, as a stream of records."""
 
     def stream(self, shards: tf.data.Dataset) -> tf.data.Dataset:
-        """From a dataset of shard numbers (int64 scalars) to one of (string or uint8 image, int64 label) samples."""
+        """From a dataset of shard numbers (int64 scalars) to one of (int64 number of the sample, string record)."""
+
+    def graph_parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and int64 labels of the records of a batch (string, (n,)), as ``SupportsGraphRead`` states them."""
 
 
 @runtime_checkable

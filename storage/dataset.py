@@ -125,7 +125,10 @@ class StoredDataset:
         return images, labels
 
     def stream(self, shards: tf.data.Dataset) -> tf.data.Dataset:
-        """From a dataset of shard numbers (int64 scalars) to their (image, label) samples, shard after shard."""
+        """From a dataset of shard numbers (int64 scalars) to (number of the sample, record), shard after shard.
+
+        Records are strings, for ``graph_parse``.
+        """
         if self.info.format != "tfrecord":
             raise UsageError(f"{self.info.format} is read at random, not streamed: use graph_read")
         import tensorflow as tf
@@ -133,8 +136,14 @@ class StoredDataset:
         from storage import tfrecord
 
         files = tf.constant([str(self.path / shard.file) for shard in self._shards])
-        size = self.info.image_size
-        return shards.flat_map(lambda number: tfrecord.stream(files[number], self.info.payload, size))
+        starts = tf.constant([self._start(number) for number in range(len(self._shards))], tf.int64)
+        return shards.flat_map(lambda number: tfrecord.records(files[number], starts[number]))
+
+    def graph_parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and labels of the records of a batch (string, (n,)), as ``graph_read`` gives them."""
+        from storage import tfrecord
+
+        return tfrecord.parse(records, self.info.image_size)
 
     @property
     def shards(self) -> int:

@@ -7,6 +7,7 @@ whose import would cost each worker seconds.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ class TfRecord:
         """Open one file for streaming."""
         if not path.is_file():
             raise DataError(f"{path} is missing")
-        yield TfRecordShard(path, shard)
+        with path.open("rb") as file:
+            yield TfRecordShard(path, shard, file.fileno())
 
 
 TFRECORD = TfRecord()
@@ -66,10 +68,10 @@ TFRECORD = TfRecord()
 class TfRecordShard:
     """One file, read from front to back; every record's checksums are verified on the way."""
 
-    def __init__(self, path: Path, shard: ShardInfo) -> None:
+    def __init__(self, path: Path, shard: ShardInfo, descriptor: int) -> None:
         self.path = path
         self._samples = shard.samples
-        self._starts: list[int] | None = None
+        self._descriptor = descriptor
 
     def __len__(self) -> int:
         return self._samples
@@ -119,16 +121,16 @@ class TfRecordShard:
         return _sample(self.stored(index), f"{self.path}: record {index}").key
 
     def at(self, index: int) -> Sample:
-        """One sample, found by where records begin; a first pass over the file learns that."""
-        if self._starts is None:
-            starts: list[int] = []
-            for _ in self._records(starts):
-                pass
-            self._starts = starts
-        with self.path.open("rb") as file:
-            file.seek(self._starts[index])
-            (length,) = _LENGTH.unpack(file.read(12)[:8])
-            return _sample(file.read(length), f"{self.path}: record {index}")
+        """One sample, found by where records begin; a first pass over their headers learns that. Several threads may call it."""
+        if index >= len(self._places):
+            raise DataError(
+                f"{self.path}: record {index} cannot be found: the header of record {len(self._places)} is damaged"
+            )
+        start, length = self._places[index].tolist()
+        data = os.pread(self._descriptor, length + 4, start)
+        if len(data) != length + 4 or _masked(data[:-4]) != data[-4:]:
+            raise DataError(f"{self.path}: record {index} does not match its checksum")
+        return _sample(data[:-4], f"{self.path}: record {index}")
 
     def _records(self, starts: list[int] | None = None) -> Iterator[bytes]:
         left = self.path.stat().st_size
@@ -151,23 +153,24 @@ class TfRecordShard:
                 yield data
 
 
-def stream(path: str, payload: str, image_size: tuple[int, int] | None) -> tf.data.Dataset:
-    """One file as TensorFlow reads it: (string or uint8 image, int64 label) samples."""
+def records(path: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+    """One file as TensorFlow reads it: (number, record) from number ``start`` on, int64 and string."""
     import tensorflow as tf
 
-    features = {
-        "image/encoded" if payload == "encoded" else "image/raw": tf.io.FixedLenFeature([], tf.string),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-    }
+    return tf.data.TFRecordDataset(path, buffer_size=1 << 20).enumerate(start)
 
-    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        parsed = tf.io.parse_single_example(record, features)
-        label = parsed["image/class/label"]
-        if image_size is None:
-            return parsed["image/encoded"], label
-        return tf.reshape(tf.io.decode_raw(parsed["image/raw"], tf.uint8), (*image_size, 3)), label
 
-    return tf.data.TFRecordDataset(path, buffer_size=1 << 20).map(parse, deterministic=True)
+def parse(serialized: tf.Tensor, image_size: tuple[int, int] | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Records (string, (n,)) at once: images, string (n,) or, raw, uint8 (n, height, width, 3); and int64 labels."""
+    import tensorflow as tf
+
+    image = "image/encoded" if image_size is None else "image/raw"
+    features = {image: tf.io.FixedLenFeature([], tf.string), "image/class/label": tf.io.FixedLenFeature([], tf.int64)}
+    parsed = tf.io.parse_example(serialized, features)
+    images = parsed[image]
+    if image_size is not None:
+        images = tf.reshape(tf.io.decode_raw(images, tf.uint8), (-1, *image_size, 3))
+    return images, parsed["image/class/label"]
 
 
 def _masked(data: bytes) -> bytes:
