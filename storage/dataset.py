@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +36,7 @@ class StoredDataset:
         self._shards = info.splits[split].shards
         self._ends = np.cumsum([shard.samples for shard in self._shards], dtype=np.int64)
         self._open = ExitStack()
+        self._opening = Lock()
         self._readers: dict[int, Reader] = {}
 
     @property
@@ -53,9 +55,11 @@ class StoredDataset:
     def shard(self, number: int) -> Reader:
         """The reader of one shard."""
         if number not in self._readers:
-            shard = self._shards[number]
-            opened = FORMATS[self.info.format].open_shard(self.path / shard.file, shard)
-            self._readers[number] = self._open.enter_context(opened)
+            with self._opening:
+                if number not in self._readers:
+                    shard = self._shards[number]
+                    opened = FORMATS[self.info.format].open_shard(self.path / shard.file, shard)
+                    self._readers[number] = self._open.enter_context(opened)
         return self._readers[number]
 
     def _random(self, number: int) -> SupportsRandomAccess:
@@ -99,6 +103,17 @@ class StoredDataset:
         if self.info.payload == "raw":
             return Batch(np.stack([np.asarray(image) for image in images]), labels)
         return Batch([bytes(image) for image in images], labels)
+
+    def seek(self, indices: NDArray[np.int64]) -> Batch:
+        """``read``, also where a format has no random access but its records can be found: the first time that a shard is
+        asked, its record headers are walked. Several threads may call it."""
+        if self.info.format != "tfrecord":
+            return self.read(indices)
+        samples = [self.sample(int(index)) for index in indices]
+        labels = np.array([sample.label for sample in samples], np.int64)
+        if self.info.payload == "raw":
+            return Batch(np.stack([np.asarray(sample.image) for sample in samples]), labels)
+        return Batch([bytes(sample.image) for sample in samples], labels)
 
     @property
     def supports_random_access(self) -> bool:

@@ -17,7 +17,18 @@ from storage.base import Resize
 from storage.errors import DataError
 from storage.media import MAX_PIXELS, MEDIA_TYPES, describe, media_type
 
-__all__ = ("MAX_PIXELS", "MEDIA_TYPES", "check", "decode", "encode_png", "media_type", "resize", "shrink")
+__all__ = (
+    "MAX_PIXELS",
+    "MEDIA_TYPES",
+    "check",
+    "decode",
+    "decode_into",
+    "encode_png",
+    "jpeg_divisor",
+    "media_type",
+    "resize",
+    "shrink",
+)
 
 _EOI = b"\xff\xd9"
 _TAIL_BYTES = 64
@@ -56,13 +67,55 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise DataError(f"broken JPEG: {reason}") from reason
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bilinear") -> NDArray[np.uint8]:
-    """``image`` (height, width, 3) at ``size`` (height, width), uint8.
+def decode_into(
+    data: Any, scratch: NDArray[np.uint8], *, fast: bool = False, scaled_to: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """``decode`` without an allocation, for an image that was checked when it was stored: a view of ``scratch`` (bytes), if
+    it is a JPEG that fits, else an array of its own. ``data`` is any buffer.
+
+    ``fast`` lets libjpeg use its fast DCT and plain upsampling; ``scaled_to`` (height, width) lets it decode at 1/2, 1/4 or 1/8, as
+    small as it can be without falling below that.
+    """
+    import simplejpeg
+
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return decode(bytes(data))
+    if colours in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
+        return decode(bytes(data))
+    divisor = 1 if scaled_to is None else jpeg_divisor((height, width), scaled_to)
+    height, width = -(-height // divisor), -(-width // divisor)
+    least = {} if divisor == 1 else {"min_height": height, "min_width": width, "min_factor": divisor}
+    buffer = scratch if height * width * 3 <= scratch.nbytes else None
+    try:
+        return np.asarray(
+            simplejpeg.decode_jpeg(data, "RGB", fastdct=fast, fastupsample=fast, buffer=buffer, **least), np.uint8
+        )
+    except ValueError:
+        return decode(bytes(data))
+
+
+def jpeg_divisor(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """8, 4, 2 or 1: the most by which a JPEG of ``size`` (height, width) can be divided without falling below ``target``."""
+    room = min(size[0] // target[0], size[1] // target[1])
+    return next(divisor for divisor in (8, 4, 2, 1) if divisor <= max(1, room))
+
+
+def resize(
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    filter: Resize = "bilinear",
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """``image`` (height, width, 3) at ``size`` (height, width), uint8; in ``out``, if given.
 
     ``bilinear`` samples at half-pixel centres without antialiasing (OpenCV INTER_LINEAR, tf.image.resize); ``area`` averages the
     source pixels that a target pixel covers; ``nearest`` takes the one at its centre; ``antialias`` is bilinear with support
     that grows with the reduction (Pillow BILINEAR).
     """
+    if out is not None:
+        return _resize_into(image, size, filter, out)
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -82,6 +135,18 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bi
         shrunk = cv2.resize(image.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
         return np.asarray(np.rint(_grow(_grow(shrunk, height, 0), width, 1)).astype(np.uint8))
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _resize_into(
+    image: NDArray[np.uint8], size: tuple[int, int], filter: Resize, out: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    if filter == "bilinear" and image.shape[:2] != size:
+        import cv2
+
+        cv2.resize(image, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        np.copyto(out, resize(image, size, filter))
+    return out
 
 
 def _grow(image: NDArray[Any], new: int, axis: int) -> NDArray[Any]:

@@ -132,7 +132,7 @@ class TfRecordShard:
             raise DataError(f"{self.path}: record {index} does not match its checksum")
         return _sample(data[:-4], f"{self.path}: record {index}")
 
-    def _records(self, starts: list[int] | None = None) -> Iterator[bytes]:
+    def _records(self) -> Iterator[bytes]:
         left = self.path.stat().st_size
         with self.path.open("rb", buffering=1 << 20) as file:
             number = 0
@@ -148,8 +148,6 @@ class TfRecordShard:
                     raise DataError(f"{self.path}: record {number} does not match its checksum")
                 left -= length + 4
                 number += 1
-                if starts is not None:
-                    starts.append(file.tell() - length - 16)
                 yield data
 
 

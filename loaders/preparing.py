@@ -1,0 +1,153 @@
+"""What a thread of the ``threaded`` loader does to samples: read, decode, resize, augment, each into memory that is there.
+
+OpenCV and libjpeg-turbo let go of Python's lock while they work. Decoded images pass through a scratch of the thread's own,
+which stays in the processor's cache; resized ones go straight to their place in the batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaders.augmentation import Draws, warp
+from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.sample import scale
+from storage.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from storage.dataset import StoredDataset
+
+SCRATCH_BYTES = 16 << 20
+"""A thread's scratch: an image of five megapixels fits. What does not is decoded into memory of its own."""
+
+
+@dataclass
+class Work:
+    """A batch on its way: ``images`` and ``labels`` are filled part by part; ``parts`` are still missing."""
+
+    number: int
+    draws: Draws | None
+    indices: NDArray[np.int64]
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    parts: int
+    failure: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Cache:
+    """Resized images in memory, by number of the sample. Each is written by whichever thread comes first."""
+
+    def __init__(self, samples: int, size: tuple[int, int]) -> None:
+        try:
+            self._images = np.empty((samples, *size, 3), np.uint8)
+        except MemoryError as error:
+            wanted = samples * size[0] * size[1] * 3
+            raise UsageError(f"cache=True needs {wanted / 2**30:.0f} GiB of memory for {samples} images") from error
+        self._labels = np.empty(samples, np.int64)
+        self._there = np.zeros(samples, np.bool_)
+
+    def get(self, index: int) -> tuple[NDArray[np.uint8], int] | None:
+        """An image and its label, if they are there."""
+        return (self._images[index], int(self._labels[index])) if self._there[index] else None
+
+    def put(self, index: int, image: NDArray[np.uint8], label: int) -> None:
+        """Keep a copy."""
+        self._images[index] = image
+        self._labels[index] = label
+        self._there[index] = True
+
+
+class Preparer:
+    """Fills parts of batches, in whichever thread calls it."""
+
+    def __init__(self, dataset: StoredDataset, spec: LoaderSpec, until: Stage) -> None:
+        self.dataset, self.spec = dataset, spec
+        self.until = STAGES.index(until)
+        self.inside = spec.placement == "pipeline"
+        self.cache = Cache(len(dataset), spec.image_size) if spec.cache else None
+        self._local = threading.local()
+        self._levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)[None]
+        self._table = scale(self._levels, spec.scaling)
+
+    def fill(self, work: Work, start: int, stop: int) -> None:
+        """Samples ``start`` to ``stop`` of a batch. Where ``kept`` becomes False, a sample could not be read and was skipped.
+
+        Raises DataError, naming the sample, if ``on_error`` is ``stop``.
+        """
+        wanted = np.arange(start, stop)
+        if self.cache is not None:
+            wanted = np.array([place for place in wanted if not self._cached(work, int(place))], np.int64)
+            if not len(wanted):
+                return
+        batch = self.dataset.seek(work.indices[wanted])
+        work.labels[wanted] = batch.labels
+        if self.until <= STAGES.index(Stage.READ):
+            return
+        for image, place in zip(batch.images, wanted.tolist(), strict=True):
+            try:
+                pixels = self._decoded(image)
+            except DataError as error:
+                if self.spec.on_error == "stop":
+                    key = self.dataset.sample(int(work.indices[place])).key
+                    raise DataError(f"{self.dataset.path}: {key} cannot be read: {error}") from error
+                work.kept[place] = False
+                continue
+            if self.until > STAGES.index(Stage.DECODE):
+                self._finish(work, place, pixels)
+
+    def _cached(self, work: Work, place: int) -> bool:
+        assert self.cache is not None
+        found = self.cache.get(int(work.indices[place]))
+        if found is None:
+            return False
+        work.labels[place] = found[1]
+        self._deliver(work, place, found[0])
+        return True
+
+    def _decoded(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if not isinstance(image, bytes):
+            return image
+        from storage.pixels import decode_into
+
+        scratch = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = np.empty(SCRATCH_BYTES, np.uint8)
+        scaled_to = self.spec.image_size if self.spec.jpeg_scale == "auto" else None
+        return decode_into(image, scratch, fast=self.spec.decode == "fast", scaled_to=scaled_to)
+
+    def _finish(self, work: Work, place: int, pixels: NDArray[np.uint8]) -> None:
+        from storage.pixels import resize
+
+        spec = self.spec
+        if work.images.dtype == np.uint8:
+            resize(pixels, spec.image_size, spec.resize, out=work.images[place])
+            small = work.images[place]
+        else:
+            small = resize(pixels, spec.image_size, spec.resize)
+        if self.cache is not None:
+            self.cache.put(int(work.indices[place]), small, int(work.labels[place]))
+        if work.images.dtype != np.uint8:
+            self._deliver(work, place, small)
+
+    def _deliver(self, work: Work, place: int, small: NDArray[np.uint8]) -> None:
+        """An image of the right size, to its place: as it is, or augmented and scaled."""
+        import cv2
+
+        out = work.images[place]
+        if not self.inside or self.until < STAGES.index(Stage.AUGMENT):
+            out[...] = small
+            return
+        if self.spec.scaling == "caffe":
+            small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        if work.draws is None:
+            cv2.LUT(small, self._table, dst=out)
+            return
+        # Scaled first: both are linear, and a table of 256 levels is quicker than arithmetic on floats.
+        index = int(work.indices[place])
+        warp(cv2.LUT(small, self._table), bool(work.draws.flips[index]), float(work.draws.angles[index]), out)

@@ -1,0 +1,241 @@
+"""Decoding in plain Python threads, by C libraries that let go of Python's lock: simplejpeg and OpenCV.
+
+Threads that live as long as the feed take a few images at a time and fill batches that are already in memory; ``prefetch``
+batches are kept ready. No process, no copy between processes, no graph. Order: over all samples where the format has random
+access; for TFRecord, shards in random order, and within a window of neighbouring shards all samples (option ``window``).
+
+Handed over as ``tf.data`` (the default), or as a ``keras.utils.PyDataset`` (option ``hand_over=pydataset``), whose batches
+Keras' own threads make.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaders.augmentation import Draws
+from loaders.base import STAGES, Feed, LoaderSpec, Stage
+from loaders.batch_memory import BatchMemory
+from loaders.preparing import Preparer, Work
+from loaders.sample import batches_in, options_of, order
+from storage.base import DatasetInfo
+from storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from storage.dataset import StoredDataset
+
+Delivered = tuple[NDArray[Any], NDArray[np.int64]]
+
+HAND_OVERS = ("tf.data", "pydataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What only this loader knows.
+
+    Attributes
+    ----------
+    hand_over
+        ``tf.data`` or ``pydataset``.
+    task
+        Images that a thread takes at a time; 0: a quarter of a batch (encoded), a batch (raw).
+    window
+        TFRecord: samples among which are shuffled, at least, in whole shards.
+    """
+
+    hand_over: str = "tf.data"
+    task: int = 0
+    window: int = 16384
+
+    def __post_init__(self) -> None:
+        if self.hand_over not in HAND_OVERS:
+            raise UsageError(f"hand_over must be {' or '.join(HAND_OVERS)}; got {self.hand_over!r}")
+        if self.task < 0:
+            raise UsageError(f"task must be at least 0, got {self.task}")
+        if self.window < 1:
+            raise UsageError(f"window must be at least 1, got {self.window}")
+
+
+class Threads:
+    """The threads of one feed, and the passes that they make."""
+
+    def __init__(self, dataset: StoredDataset, spec: LoaderSpec, options: Options, until: Stage) -> None:
+        self.dataset, self.spec, self.options, self.until = dataset, spec, options, until
+        self.skipped = 0
+        self._preparer = Preparer(dataset, spec, until)
+        self._augment = spec.augment and spec.placement == "pipeline"
+        raw = dataset.info.payload == "raw"
+        self._task = min(options.task or (spec.batch_size if raw else -(-spec.batch_size // 4)), spec.batch_size)
+        self._ahead = spec.prefetch + -(-spec.threads() * self._task // spec.batch_size)
+        dtype = "float32" if spec.placement == "pipeline" else spec.dtype
+        self._memory = BatchMemory((spec.batch_size, *spec.image_size, 3), dtype, keep=self._ahead + 4)
+        self._pool = ThreadPoolExecutor(spec.threads(), thread_name_prefix="feedbench-threaded")
+
+    def __len__(self) -> int:
+        return batches_in(len(self.dataset), self.spec)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The samples of one epoch, in order: int64 (n,). The same for the same seed and epoch, whatever ran before."""
+        samples = len(self.dataset)
+        if self.dataset.info.format != "tfrecord" or not self.spec.shuffle:
+            return order(samples, self.spec, epoch)
+        sizes = [shard.samples for shard in self.dataset.split_info.shards]
+        return windows(sizes, self.options.window, np.random.default_rng((self.spec.seed, epoch)))
+
+    def draws(self, epoch: int) -> Draws | None:
+        """How each sample is augmented in one epoch; None if it is not, here."""
+        return Draws(self.spec.seed, epoch, len(self.dataset)) if self._augment else None
+
+    def batch(self, number: int, chosen: NDArray[np.int64], draws: Draws | None) -> Work:
+        """A batch that is still to be filled."""
+        count = len(chosen)
+        return Work(
+            number,
+            draws,
+            chosen,
+            self._memory.take(count),
+            np.empty(count, np.int64),
+            np.ones(count, np.bool_),
+            -(-count // self._task),
+        )
+
+    def fill(self, work: Work) -> Delivered:
+        """A whole batch, in this thread."""
+        self._preparer.fill(work, 0, len(work.indices))
+        return self._delivered(work)
+
+    def batches(self, n: int) -> Iterator[Delivered]:
+        """The n-th pass."""
+        made = self._made(n)
+        if self.spec.on_error == "stop":
+            return made
+        return recut(made, self.spec.batch_size, self.spec.drop_remainder)
+
+    def _made(self, n: int) -> Iterator[Delivered]:
+        numbers, draws = self.order(n), self.draws(n)
+        size, spec = self.spec.batch_size, self.spec
+        whole = spec.on_error == "skip"  # then what is too little for a batch is known only at the end
+        count = -(-len(numbers) // size) if whole else len(self)
+        finished: SimpleQueue[Work] = SimpleQueue()
+        stopped: list[bool] = []
+        begun = 0
+        ready: dict[int, Work] = {}
+
+        def part(work: Work, start: int) -> None:
+            try:
+                if not stopped and work.failure is None:
+                    self._preparer.fill(work, start, min(start + self._task, len(work.indices)))
+            except BaseException as error:
+                work.failure = error
+            with work.lock:
+                work.parts -= 1
+                last = work.parts == 0
+            if last:
+                finished.put(work)
+
+        try:
+            for due in range(count):
+                while begun < count and begun - due < max(1, self._ahead):
+                    work = self.batch(begun, numbers[begun * size : (begun + 1) * size], draws)
+                    for start in range(0, len(work.indices), self._task):
+                        self._pool.submit(part, work, start)
+                    begun += 1
+                    del work
+                if spec.deterministic:
+                    while due not in ready:
+                        done = finished.get()
+                        ready[done.number] = done
+                    done = ready.pop(due)
+                else:
+                    done = finished.get()
+                if done.failure is not None:
+                    raise done.failure
+                delivered = self._delivered(done)
+                del done
+                yield delivered
+                del delivered
+        finally:
+            stopped.append(True)
+
+    def _delivered(self, work: Work) -> Delivered:
+        if STAGES.index(self.until) < STAGES.index(Stage.BATCH):
+            return work.indices, work.labels
+        if work.kept.all():
+            return work.images, work.labels
+        self.skipped += int((~work.kept).sum())
+        return work.images[work.kept], work.labels[work.kept]
+
+    def close(self) -> None:
+        """End the threads and close the stored dataset."""
+        self._pool.shutdown(cancel_futures=True)
+        self.dataset.close()
+
+
+def windows(sizes: list[int], window: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """All samples of shards of ``sizes``: shards in random order, and as many at a time as hold ``window`` samples, shuffled."""
+    starts = np.cumsum([0, *sizes])
+    parts: list[NDArray[np.int64]] = []
+    held: list[NDArray[np.int64]] = []
+    for number in random.permutation(len(sizes)):
+        held.append(np.arange(starts[number], starts[number] + sizes[number]))
+        if sum(map(len, held)) >= window:
+            parts.append(random.permutation(np.concatenate(held)))
+            held = []
+    parts.append(random.permutation(np.concatenate(held)) if held else np.empty(0, np.int64))
+    return np.concatenate(parts)
+
+
+def recut(batches: Iterator[Delivered], size: int, drop_remainder: bool) -> Iterator[Delivered]:
+    """Batches of ``size`` out of some that may have come short: only the last may be, and it is dropped if asked."""
+    waiting: deque[Delivered] = deque()
+    count = 0
+    for images, labels in batches:
+        if not waiting and len(labels) == size:
+            yield images, labels
+            continue
+        waiting.append((images, labels))
+        count += len(labels)
+        if count >= size:
+            images, labels = (np.concatenate(part) for part in zip(*waiting, strict=True))
+            yield images[:size], labels[:size]
+            waiting = deque([(images[size:], labels[size:])])
+            count -= size
+    if count and not drop_remainder:
+        images, labels = (np.concatenate(part) for part in zip(*waiting, strict=True))
+        yield images, labels
+
+
+class ThreadedLoader:
+    """See the module."""
+
+    name = "threaded"
+    stages = STAGES
+
+    def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:
+        """Raw images of another size; skipping in a PyDataset, which says beforehand how many batches there are."""
+        if info.payload == "raw" and info.image_size != spec.image_size:
+            return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
+        if spec.on_error == "skip" and options_of(Options, spec).hand_over == "pydataset":
+            return "a PyDataset says beforehand how many batches there are, so it cannot skip: use hand_over=tf.data"
+        return None
+
+    def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> Feed:
+        """Threads behind a feed."""
+        import cv2
+
+        from loaders.threaded_feeds import ThreadedDataset, ThreadedSequence
+
+        cv2.setNumThreads(0)  # one thread an image; OpenCV's own would wait for each other
+        options = options_of(Options, spec)
+        threads = Threads(dataset, spec, options, until)
+        return ThreadedSequence(threads) if options.hand_over == "pydataset" else ThreadedDataset(threads)
+
+
+LOADER = ThreadedLoader()

@@ -1,0 +1,88 @@
+"""What the ``threaded`` loader hands over: a ``tf.data.Dataset``, or a ``keras.utils.PyDataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from loaders.augmentation import Draws
+from loaders.base import Stage
+from loaders.preprocess import augment_and_scale
+from loaders.stream import StreamFeed
+
+if TYPE_CHECKING:
+    from loaders.threaded import Delivered, Threads
+
+
+def passes(threads: Threads, n: int) -> Iterator[Any]:
+    """The n-th pass: tensors, which share the memory of the batches, or what a cut pipeline has."""
+    if threads.until == Stage.HAND_OVER:
+        return ((tf.convert_to_tensor(images), tf.convert_to_tensor(labels)) for images, labels in threads.batches(n))
+    return threads.batches(n)
+
+
+class ThreadedDataset(StreamFeed):
+    """In ``tf.data``: what ``model.fit`` takes. ``epoch(n)`` hands tensors over without it."""
+
+    def __init__(self, threads: Threads) -> None:
+        spec = threads.spec
+        super().__init__(
+            threads.batches,
+            len(threads),
+            spec,
+            layers=augment_and_scale(spec) if spec.placement == "model" else [],
+            close=threads.close,
+            prefetch=max(1, spec.prefetch),
+        )
+        self.threads = threads
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable samples that were passed over so far."""
+        return self.threads.skipped
+
+    def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """The n-th pass."""
+        return passes(self.threads, n)
+
+
+class ThreadedSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
+    """Batches by number, each made by whichever of Keras' threads asks for it."""
+
+    def __init__(self, threads: Threads) -> None:
+        spec = threads.spec
+        super().__init__(workers=spec.threads(), max_queue_size=max(1, spec.prefetch) + spec.threads())
+        self.threads = threads
+        self.layers = augment_and_scale(spec) if spec.placement == "model" else []
+        self._passed = 0
+        self._lock = Lock()
+        self._current: tuple[int, NDArray[np.int64], Draws | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.threads)
+
+    def __getitem__(self, index: int) -> Delivered:
+        with self._lock:
+            if self._current is None or self._current[0] != self._passed:
+                self._current = self._passed, self.threads.order(self._passed), self.threads.draws(self._passed)
+            _, order, draws = self._current
+        size = self.threads.spec.batch_size
+        return self.threads.fill(self.threads.batch(index, order[index * size : (index + 1) * size], draws))
+
+    def on_epoch_end(self) -> None:
+        """The next pass of ``model.fit`` has another order."""
+        self._passed += 1
+
+    def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """The n-th pass, by this loader's own threads."""
+        return passes(self.threads, n)
+
+    def close(self) -> None:
+        """End the threads and close the stored dataset."""
+        self.threads.close()
