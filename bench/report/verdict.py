@@ -1,0 +1,150 @@
+"""The verdict: what to use, how much faster it is than what one has, and what ties with it. The page and ``summary.md`` say the same.
+
+The case to take is chosen as in ``choices.json``: the fastest under the step that decides, and among those that the run cannot tell
+from it the one that loads fastest alone. Today's case stays where nothing is established to beat it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TypeAlias
+
+from bench.breakeven import todays
+from bench.case import Case
+from bench.choices import best, decisive_step
+from bench.compare import Comparison, against, compare
+from bench.record import Run
+from bench.report.digits import ratio, share, significant
+from bench.speeds import in_words, outcome, speeds
+
+Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
+
+NAMED_TIES = 3
+"""So many ties are named in a sentence; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run says, in words and as what the words are made of.
+
+    ``best`` is today's case where nothing is established to be faster; ``comparison`` is then that of the case that comes closest,
+    else of the best, over today's (None without today's case, or without any other). ``ties`` are the cases that the run cannot
+    tell from the fastest, without the best and today's.
+    """
+
+    lines: tuple[str, ...]
+    step: str | None = None
+    best: Case | None = None
+    today: Case | None = None
+    comparison: Comparison | None = None
+    ties: tuple[Case, ...] = ()
+
+    @property
+    def change(self) -> bool:
+        """Whether to change anything: something is established to be faster than today's case."""
+        return self.comparison is not None and self.best != self.today
+
+
+def verdict(run: Run, today: str | None = None) -> Verdict:
+    """The verdict of a run. ``today`` is the id of the user's case, with or without its step.
+
+    Raises UsageError if that case was not measured under the step that decides.
+    """
+    measured = speeds(run)
+    step = decisive_step(run)
+    group = [case for case in measured if case.step.step == step and case.format != "memory"]
+    now = todays(run, step, today) if step else None
+    if not group or step is None:
+        return Verdict((_nothing(run),), step, today=now)
+    chosen, tied = best(measured, group)
+    if now is None:
+        others = _by_rate(measured, [case for case in tied if case != chosen])
+        return Verdict((_use(measured, chosen, step), *_ties(others)), step, chosen, None, None, others)
+    # Today's case was named before anybody looked, so each of the others is compared with it, and all of that at once.
+    found = against(now.id, {case.id: measured[case] for case in group})
+    faster = [case for case in group if case != now and found[case.id].verdict == "faster"]
+    if faster and chosen not in faster:
+        chosen = max(faster, key=lambda case: median(measured[case].values()))
+    others = _by_rate(measured, [case for case in tied if case not in (chosen, now)])
+    if faster:
+        lines = (_faster(measured, found[chosen.id], chosen, step, now), *_alone(measured, chosen, now), *_ties(others))
+        return Verdict(lines, step, chosen, now, found[chosen.id], others)
+    if chosen == now:
+        chosen = next(iter(others), now)
+    compared = found.get(chosen.id)
+    rest = [case for case in others if case != chosen]
+    return Verdict((_keep(measured, compared, chosen, step, now), *_ties(rest)), step, now, now, compared, others)
+
+
+def named(case: Case) -> str:
+    """A case as a reader wants it named: ``tfdata on hdf5 raw, preprocessing in the model (batch_size=64)``."""
+    plain = "-".join([f"{case.format}-{case.payload}-{case.loader}-{case.spec.placement}"])
+    rest = [part for part in case.id.removeprefix(plain).split("-") if part and not part.startswith("step=")]
+    return f"{case.loader} on {case.format} {case.payload}, preprocessing in the {case.spec.placement}" + (
+        f" ({', '.join(rest)})" if rest else ""
+    )
+
+
+def _use(measured: Speeds, chosen: Case, step: str) -> str:
+    return (
+        f"Use {named(chosen)}: {_rate(measured, chosen, step)}. Today's case was not measured, so there is nothing to compare it "
+        "with; name yours with --today."
+    )
+
+
+def _faster(measured: Speeds, compared: Comparison, chosen: Case, step: str, now: Case) -> str:
+    return f"Use {named(chosen)}: {_rate(measured, chosen, step)}, {_times(compared)} as fast as today's {named(now)}."
+
+
+def _keep(measured: Speeds, compared: Comparison | None, chosen: Case, step: str, now: Case) -> str:
+    first = f"Keep what you have, {named(now)}: {_rate(measured, now, step)}, and nothing is established to be faster."
+    if compared is None:
+        return first
+    hidden = f"; a gain below {share(compared.smallest_effect)} could hide in that" if compared.sweeps > 1 else ""
+    return f"{first} What comes closest, {named(chosen)}, is {_times(compared)} as fast{hidden}."
+
+
+def _by_rate(measured: Speeds, cases: Sequence[Case]) -> tuple[Case, ...]:
+    return tuple(sorted(cases, key=lambda case: -median(measured[case].values())))
+
+
+def _rate(measured: Speeds, case: Case, step: str) -> str:
+    return f"{significant(median(measured[case].values()))} images/s {_under(step)}"
+
+
+def _under(step: str) -> str:
+    return in_words(step) if step == "none" else f"with {in_words(step)}"
+
+
+def _alone(measured: Speeds, chosen: Case, now: Case) -> list[str]:
+    """The same two cases without a step: what is left once the accelerator is no longer the bottleneck."""
+    first, second = (replace(case, step=replace(case.step, step="none")) for case in (chosen, now))
+    if first == chosen or first not in measured or second not in measured:
+        return []
+    compared = compare(measured[first], measured[second], case_a=first.id, case_b=second.id)
+    return [f"Loading alone, it is {_times(compared)} as fast."]
+
+
+def _ties(others: Sequence[Case]) -> list[str]:
+    if not others:
+        return []
+    listed = "; ".join(named(case) for case in others[:NAMED_TIES])
+    more = f"; and {len(others) - NAMED_TIES} more" if len(others) > NAMED_TIES else ""
+    return [f"Not told apart from the fastest: {listed}{more}."]
+
+
+def _times(compared: Comparison) -> str:
+    if compared.sweeps < 2:
+        return f"{ratio(compared.ratio)} times (one sweep, so no interval)"
+    return f"{ratio(compared.ratio)} times ({ratio(compared.low)} to {ratio(compared.high)})"
+
+
+def _nothing(run: Run) -> str:
+    if not run.info.cases:
+        return "This run has no cases."
+    found = Counter(outcome([record for record in run.records if record.case.id == case.id])[0] for case in run.info.cases)
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
+    return f"Nothing can be said: no case was measured without a failure ({counts} of {len(run.info.cases)} cases)."
