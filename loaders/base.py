@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, get_type_hints, runtime_checkable
 
 from storage.base import RESIZES, DatasetInfo, Resize
 from storage.errors import UsageError
@@ -175,6 +175,19 @@ class NamesDifferences(Protocol):
 
     def differences(self, info: DatasetInfo, spec: LoaderSpec) -> Sequence[str]:
         """Names in the table of causes (``bench.causes.CAUSES``) that hold for this dataset under this spec; often none."""
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """A loader with options of its own: ``spec.options`` holds them by name, and a run can vary them."""
+
+    options: type[Any]
+    """A frozen dataclass with a default for each, which checks itself."""
+
+
+def own_options(loader: object) -> dict[str, Any]:
+    """The names of a loader's own options and the types of their values; empty for most loaders."""
+    return get_type_hints(loader.options) if isinstance(loader, HasOptions) else {}
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -259,6 +259,7 @@ class TfdataLoader:
     """See the module."""
 
     name = "tfdata"
+    options = Options
     stages: tuple[Stage, ...] = STAGES
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:

@@ -136,6 +136,7 @@ class TorchLoader:
     """See the module."""
 
     name = "torch"
+    options = Options
     stages: tuple[Stage, ...] = ()
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:

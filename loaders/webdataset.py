@@ -150,6 +150,7 @@ class WebdatasetLoader:
     """See the module."""
 
     name = "webdataset"
+    options = Options
     stages: tuple[Stage, ...] = ()
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:
