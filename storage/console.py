@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+
+import typer
 
 from storage.errors import FeedbenchError
 
-if TYPE_CHECKING:
-    import typer
+_WrongCall: type[BaseException] = typer.BadParameter.__bases__[0]
+"""What Typer raises at an unknown, missing or invalid option; where the class lives differs between its versions."""
 
 
 def run(app: typer.Typer, program: str) -> None:
-    """Run a Typer app; print a FeedbenchError as one line on standard error and exit with its code (1 data, 2 usage)."""
+    """Run a Typer app; print an error as one line on standard error and exit with its code (1 data, 2 usage)."""
     try:
-        app(prog_name=program)
+        code = app(prog_name=program, standalone_mode=False)
     except FeedbenchError as error:
         sys.stderr.write(f"{program}: {error}\n")
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except _WrongCall as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if message:  # none where help has been printed instead
+            sys.stderr.write(f"{program}: {message.rstrip('.')} (see --help)\n")
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)

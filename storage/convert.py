@@ -110,18 +110,23 @@ class _progress:  # noqa: N801
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        terminal = Console(stderr=True)
         self._bar = Progress(
             TextColumn("converting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            TimeRemainingColumn(), console=terminal, transient=True, disable=not terminal.is_terminal,
         )  # fmt: skip
         self._bar.start()
         self._task = self._bar.add_task("", total=None, rate="")
         self._started = time.perf_counter()
+        self._before: Any = None
         return self._update
 
     def _update(self, done: Any) -> None:
+        if self._before is None:  # what an interrupted conversion has left is no speed of this one
+            self._before, self._started = done, time.perf_counter()
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        rate = f"{done.images / seconds:,.0f} images/s, {done.bytes / seconds / 1e6:,.0f} MB/s"
+        images, size = done.images - self._before.images, done.bytes - self._before.bytes
+        rate = f"{images / seconds:,.0f} images/s, {size / seconds / 1e6:,.0f} MB/s"
         self._bar.update(self._task, completed=done.images, total=done.all_images, rate=rate)
 
     def __exit__(self, *_: object) -> None:

@@ -180,7 +180,8 @@ def main(
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("drawing", total=count)
         draw(out, count, seed, lambda done, _: bar.update(task, completed=done))
     typer.echo(f"{count:,} images: {out}")

@@ -1,8 +1,9 @@
-"""Writing so that nothing half-written is ever taken for whole: beside its place, synced, then renamed."""
+"""Writing so that nothing half-written is ever taken for whole: beside its place, synced, then renamed, by one at a time."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,29 @@ def beside(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(lock: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the file ``lock`` against everybody else, on this machine. BlockingIOError if another has it and ``wait`` is False."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it before has removed it: then this one may be a file that nobody else sees.
+            if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def into_place(written: Path, place: Path) -> None:

@@ -34,8 +34,9 @@ def main(
 
     started, share = time.perf_counter(), parse_share(sample)
     info = read_info(path)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("verifying"), *columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("", total=None)
         faults = verify(
             path,

@@ -7,17 +7,15 @@ its conversion finds no folder to rename from.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from storage.base import MANIFEST
 from storage.errors import DataError, UsageError
-from storage.files import beside, exchange, sync
+from storage.files import alone, beside, exchange, sync
 
 NOTES = ".writing"
 """The folder of a conversion under way: the recipe, the listing of the source, a note for each finished shard."""
@@ -113,28 +111,12 @@ class Workspace:
 @contextmanager
 def locked(target: Path) -> Iterator[Workspace]:
     """The workspace of ``target``, for this process alone. DataError if another conversion has it, or it cannot be written."""
-    lock = target.with_name(f".{target.name}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(lock, target)
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror} ({error.filename})") from error
-    try:
-        yield Workspace(target)
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _lock(lock: Path, target: Path) -> int:
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(target.with_name(f".{target.name}.lock"), wait=False))
         except BlockingIOError:
-            os.close(handle)
             raise DataError(f"another conversion is writing {target}; wait for it, or choose another --out") from None
-        # The one who held it before may have removed it since: then this is a lock that nobody else sees.
-        if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
-            return handle
-        os.close(handle)
+        except OSError as error:
+            raise DataError(f"{target} cannot be written: {error.strerror} ({error.filename})") from error
+        yield Workspace(target)
