@@ -1,0 +1,80 @@
+"""``report.html``: a run on one page that needs nothing but a browser. Sections and their order: ``sections.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.record import Run
+from bench.report import digits, scripts
+from bench.report.charts.base import Tables
+from bench.report.derived import tables as derived
+from bench.report.sections import epochs_in_words, masthead, phase_in_words, sections, step_in_words
+
+NAME = "report.html"
+
+
+def write_page(run: Run, folder: Path | None = None, *, tables: Tables | None = None, today: str | None = None) -> Path:
+    """Write ``report.html`` into ``folder`` (the run's own, unless named), all or nothing, and return its path.
+
+    ``tables`` are the run's (made here unless given); ``today`` is the id of the user's case. Raises UsageError if it was
+    not measured.
+    """
+    folder = folder or run.path
+    parts = sections(run, tables or derived(run, today), today)
+    charts = any(section.charts for section in parts)
+    html = render("report.html.j2", charts=charts, sections=parts, **masthead(run), **_contexts(parts))
+    return put(folder / NAME, html)
+
+
+def render(template: str, *, charts: bool, **values: Any) -> str:
+    """A page from a template that extends ``base.html.j2``: autoescaped, its scripts inlined and no others allowed."""
+    inlined = {"table_script": scripts.as_script(scripts.template_text("table.js"))}
+    if charts:
+        inlined |= {"charts_script": scripts.as_script(scripts.template_text("charts.js")), "vega": scripts.vega()}
+    page = _templates().get_template(template)
+    return page.render(
+        style=Markup(scripts.template_text("page.css")), policy=scripts.policy(*inlined.values()), charts=charts,
+        version=_version(), **inlined, **values,
+    )  # fmt: skip
+
+
+def put(path: Path, html: str) -> Path:
+    """Write beside, then rename: a reader sees the old page or the new one."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(html, encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def _contexts(parts: Sequence[Any]) -> dict[str, Any]:
+    """What the sections' own templates read, by its name."""
+    return {name: value for section in parts for name, value in section.context.items()}
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "full": lambda value: repr(float(value)), "json": scripts.as_json, "digits": digits.significant,
+        "ratio": digits.ratio, "share": digits.share, "bytes": digits.in_bytes, "step": step_in_words,
+        "phase": phase_in_words, "epochs": epochs_in_words,
+    }  # fmt: skip
+    return environment
+
+
+def _version() -> str:
+    try:
+        return version("feedbench")
+    except PackageNotFoundError:
+        return ""

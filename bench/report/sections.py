@@ -1,0 +1,158 @@
+"""The eleven sections of the page, in the order in which a reader decides: what to use first, how we know last.
+
+A section without data says in one line which command would fill it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from bench.choices import decisive_step
+from bench.record import Run
+from bench.report import method
+from bench.report.answers import blocks
+from bench.report.cases import cases
+from bench.report.charts import CHARTS
+from bench.report.charts.base import Tables
+from bench.report.digits import significant
+from bench.report.verdict import verdict
+from bench.speeds import in_words
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a section is empty, and the command that would fill it."""
+
+    sentence: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as the page holds it: its Vega-Lite spec, and what to see in it."""
+
+    name: str
+    title: str
+    caption: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """``short`` stands in the contents; ``template`` draws what is no chart, from ``context``."""
+
+    id: str
+    short: str
+    title: str
+    lead: str = ""
+    template: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    charts: Sequence[Drawn] = ()
+    missing: Missing | None = None
+    wide: bool = False
+
+
+def masthead(run: Run) -> dict[str, str]:
+    """The page's name and the line below it."""
+    facts = next(iter(run.info.datasets.values()), None)
+    environment = next(iter(run.info.environments.values()), {})
+    parts = [
+        f"run {run.info.name}", run.info.started_at.replace("T", " ")[:16] + " UTC" if run.info.started_at else "",
+        f"{facts.samples:,} images" if facts else "", f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
+        str(environment.get("cpu_model", "")), "" if run.info.finished else "not finished",
+    ]  # fmt: skip
+    return {"name": facts.name if facts else "Images", "summary": " · ".join(part for part in parts if part)}
+
+
+def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:
+    """All of them."""
+    said = verdict(run, today)
+    return [
+        Section("verdict", "Verdict", "What to use", template="verdict.html.j2", context={"verdict": said.lines}),
+        Section("cases", "All cases", "All cases", template="cases.html.j2", wide=True,
+                context={"cases": cases(tables.results, decisive_step(run))}),
+        _charts(tables, "throughput", "Throughput", "Throughput, with every sweep",
+                Missing("Nothing was measured. To go on:", "feedbench run --resume RUN")),
+        _charts(tables, "stages", "Stages", "Where the time goes, stage by stage",
+                Missing("The stages were not timed. To time them:", method.command(run, "--stages"))),
+        _charts(tables, "utilisation", "Accelerators", "How fast an accelerator each case can feed",
+                Missing("Loading alone was not measured. To measure it:", method.command(run, "--step none"))),
+        _charts(tables, "pareto", "Size", "Stored size against throughput",
+                Missing("No stored dataset was measured. To measure some:", method.command(run))),
+        _break_even(run, tables),
+        _charts(tables, "cold_warm", "Cold and warm", "Cold against warm",
+                Missing("No cold epoch was measured. To measure them:", method.command(run, "--cache cold"))),
+        Section("claims", "Claims", "Three claims, answered by this run", template="claims.html.j2",
+                context={"claims": blocks(run)}),
+        _method(run),
+    ]  # fmt: skip
+
+
+def _charts(tables: Tables, name: str, short: str, title: str, missing: Missing) -> Section:
+    drawn = _drawn(tables, name)
+    lead = drawn.caption if drawn else ""
+    charts = [Drawn(drawn.name, "", "", drawn.spec)] if drawn else []
+    return Section(name, short, title, lead=lead, charts=charts, missing=None if drawn else missing)
+
+
+def _drawn(tables: Tables, name: str) -> Drawn | None:
+    if name not in CHARTS:
+        return None
+    chart = CHARTS[name]
+    picture = chart.draw(tables)
+    if picture is None:
+        return None
+    spec = picture.to_dict()
+    return Drawn(name, chart.title, chart.about, spec | {"description": f"{chart.title}. {chart.about}"})
+
+
+def _break_even(run: Run, tables: Tables) -> Section:
+    frame = tables.break_even
+    groups: list[dict[str, Any]] = [
+        {"step": in_words(str(step)), "today": rows.iloc[0]["today"], "rows": rows.to_dict("records")}
+        for step, rows in (frame.groupby("step", sort=False) if len(frame) else [])
+    ]
+    missing = Missing(
+        "Today's case was not measured, so nothing can pay for itself. To measure it:",
+        method.command(run, "--loaders image_data_generator,tfdata"),
+    )
+    drawn = _drawn(tables, "break_even")
+    return Section(
+        "break_even", "Break-even", "When a conversion has paid for itself", lead=drawn.caption if drawn else "",
+        template="breakeven.html.j2", context={"breakeven": groups}, charts=[drawn] if drawn else [],
+        missing=None if groups else missing,
+    )  # fmt: skip
+
+
+def _method(run: Run) -> Section:
+    context = {
+        "again": method.again(run), "sweeps": run.info.sweeps, "dataset": method.dataset(run), "stored": method.stored(run),
+        "in_memory": method.in_memory(run), "machine": method.machine(run), "options": method.options(run),
+    }  # fmt: skip
+    return Section(
+        "method", "Method", "How it was measured, and on what", template="method.html.j2", context={"method": context}
+    )
+
+
+def step_in_words(step: str) -> str:
+    """A step as short as a cell needs it."""
+    kind, _, rate = step.partition(":")
+    return {"none": "loading alone", "emulated": f"emulated, {rate}/s"}.get(kind, step.replace("_", " "))
+
+
+def phase_in_words(phase: str) -> str:
+    """A phase other than ``warm``."""
+    return {"cold_epoch": "cold epoch", "first_epoch": "first epoch, not proven cold"}.get(phase, phase)
+
+
+def epochs_in_words(row: Mapping[str, Any]) -> str:
+    """After how many epochs, with what bounds it; in words where there is no number."""
+    epochs, low, high = (float(row[name]) for name in ("epochs", "epochs_low", "epochs_high"))
+    if epochs == 0:
+        return "nothing to write"
+    if not isfinite(epochs):
+        return "never: no gain established"
+    return f"{significant(epochs, 2)} ({significant(low, 2)} to {significant(high, 2)})"
