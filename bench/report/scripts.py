@@ -39,7 +39,7 @@ def vega() -> Markup:
     import vl_convert
 
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    return as_script(vl_convert.javascript_bundle(None, vl_version=version))
+    return as_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version))
 
 
 def policy(*scripts: str) -> str:
