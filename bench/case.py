@@ -27,7 +27,8 @@ class StepSpec:
     weights
         ``none``, ``imagenet``, or the path of a weights file of the base.
     jit_compile, mixed_precision, steps_per_execution
-        As Keras names them. Explicit, since "auto" compares two compilers.
+        As Keras names them. Explicit, since "auto" compares two compilers. With ``steps_per_execution`` = k, k batches are
+        asked for and then stepped on in one go: a record's entries are such groups.
     """
 
     step: str = DEFAULT_STEP
@@ -46,6 +47,11 @@ class StepSpec:
             raise UsageError(f"step emulated:RATE takes images/s above 0, such as emulated:1800; got {self.step!r}")
         if self.steps_per_execution < 1:
             raise UsageError(f"steps_per_execution must be at least 1, got {self.steps_per_execution}")
+
+    @property
+    def group(self) -> int:
+        """How many batches the step takes in one go; steps that train nothing take each by itself."""
+        return 1 if self.step == "none" or self.rate is not None else self.steps_per_execution
 
     @property
     def rate(self) -> float | None:

@@ -44,6 +44,8 @@ class Pixels(_Recorded):
 class Measured(_Recorded):
     """One measurement of one case. Lists have one entry a batch, in order; warm-up is kept, apart.
 
+    With ``steps_per_execution`` = k an entry is a group of k batches: k waits, then k steps in one go.
+
     A batch's ``wait_ns`` is from asking for it to having it; ``step_ns`` from having it to the step being done.
     ``epochs`` numbers the epoch of each batch. Where it changes, an epoch began: that batch's wait is turnaround, and the
     batch as a whole (images, wait, step) no part of steady state. The first batch listed never begins an epoch.
@@ -76,6 +78,8 @@ class Measured(_Recorded):
     resident_before: float | None = None
     cold_proven: bool | None = None
     jit_compile: bool | None = None
+    precision: str | None = None
+    """Of the step, as it took effect: a Keras dtype policy; None where nothing is trained."""
     stages_ns: dict[str, float] = Field(default_factory=dict)
     """Nanoseconds an image of running the pipeline up to (and including) each stage."""
     tuned: dict[str, str] = Field(default_factory=dict)

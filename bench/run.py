@@ -10,6 +10,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -69,39 +70,61 @@ def epoch_ticks(feed: Batches, step: Step, clock: Clock, epoch: int, asked: int)
     return asked
 
 
+def grouped(loop: Generator[Tick, None, None], size: int) -> Generator[Tick, None, None]:
+    """The loop with ``size`` batches a tick, for a step that takes them in one go: between them, the clock sees nothing.
+
+    A group that an epoch begins in opens that epoch as a whole.
+    """
+    return loop if size == 1 else _groups(loop, size)
+
+
+def _groups(loop: Generator[Tick, None, None], size: int) -> Generator[Tick, None, None]:
+    with closing(loop):
+        while True:
+            group = [next(loop) for _ in range(size)]
+            images, wait_ns, step_ns = (sum(values) for values in zip(*(tick[1:4] for tick in group), strict=True))
+            yield Tick(group[-1].epoch, images, wait_ns, step_ns, any(tick.first for tick in group))
+
+
 def measure(
     feed: Batches,
     step: Step,
     *,
     pace: Pace | None = None,
     capacity: int = 16,
+    group: int = 1,
     opening: Opening | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Measured:
     """Warm up, measure steady state, and see one turnaround between epochs.
 
-    ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``). Raises DataError if an epoch
-    has a single batch: it then has no steady state.
+    ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``), ``group`` how many the step takes
+    in one go. Raises DataError if an epoch is too short to hold steady state.
     """
     pace, opening = pace or Pace(), opening or Opening()
     if len(feed) < 2:
         raise DataError("an epoch is a single batch, so there is no steady state: lower --batch-size or give more images")
+    if len(feed) < 2 * group:
+        raise DataError(
+            f"an epoch of {len(feed)} batches holds no steady state with steps_per_execution {group}: at least "
+            f"{2 * group} are needed; lower it or --batch-size, or give more images"
+        )
     gc.collect()
-    loop = ticks(feed, step, clock)
+    loop = grouped(ticks(feed, step, clock), group)
     warmup, steady = _warm_up(loop, pace)
     before = meter.usage()
-    measured = _steady_state(loop, pace)
+    measured = _steady_state(loop, pace, group)
     used = meter.usage() - before
     loop.close()
     if measured[0].first:  # warm-up ended with an epoch: the turnaround after it belongs to neither
         warmup.append(measured.pop(0))
     if not any(tick.first for tick in measured):
-        measured.append(next(ticks(feed, step, clock, epoch=measured[-1].epoch + 1)))
+        measured.append(next(grouped(ticks(feed, step, clock, epoch=measured[-1].epoch + 1), group)))
     return Measured(
         **_lists(measured),
         **_warmup_lists(warmup),
         warmup_steady=steady,
-        buffered_images=buffered_images(measured, capacity),
+        buffered_images=buffered_images(measured, capacity // group),
         scan_ns=opening.scan_ns,
         startup_ns=opening.startup_ns,
         first_batch_ns=warmup[0].wait_ns,
@@ -110,17 +133,25 @@ def measure(
 
 
 def measure_epoch(
-    feed: Batches, step: Step, *, opening: Opening | None = None, clock: Clock = time.perf_counter_ns
+    feed: Batches,
+    step: Step,
+    *,
+    group: int = 1,
+    opening: Opening | None = None,
+    clock: Clock = time.perf_counter_ns,
 ) -> Measured:
-    """The first epoch, as a cold start has it: no warm-up before it; only its first batch, with the start-up, stands apart."""
+    """The first epoch, as a cold start has it: no warm-up before it; only its first batch, with the start-up, stands apart.
+
+    With ``group``, its whole groups: what is left of the epoch would be stepped on in the next one.
+    """
     opening = opening or Opening()
     gc.collect()
     before = meter.usage()
     seen: list[Tick] = []
-    loop = ticks(feed, step, clock)
+    loop = grouped(ticks(feed, step, clock), group)
     for tick in loop:
         seen.append(tick)
-        if len(seen) >= len(feed):
+        if len(seen) >= len(feed) // group:
             break
     used = meter.usage() - before
     loop.close()
@@ -163,13 +194,13 @@ def _warm_up(loop: Iterable[Tick], pace: Pace) -> tuple[list[Tick], bool]:
     return seen, False
 
 
-def _steady_state(loop: Iterable[Tick], pace: Pace) -> list[Tick]:
+def _steady_state(loop: Iterable[Tick], pace: Pace, group: int) -> list[Tick]:
     seen: list[Tick] = []
     batches, left = pace.measure_batches, round(pace.measure_s * NS)
     for tick in loop:
         seen.append(tick)
         if not tick.first:
-            batches -= 1
+            batches -= group
             left -= tick.wait_ns + tick.step_ns
             if batches <= 0 and left <= 0:
                 break

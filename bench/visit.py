@@ -89,13 +89,20 @@ class Visitor:
         cold = case.cache == "cold" and request.path is not None
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
         feed, opening = _open(request)
+        group = case.step.group
         try:
             step = self._step(request, feed)
-            first = measure_epoch(feed, step, opening=opening) if cold else None
-            warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), opening=opening)
+            step.close()  # A group that another case left half full is none of this one's.
+            first = measure_epoch(feed, step, group=group, opening=opening) if cold else None
+            step.close()
+            warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), group=group, opening=opening)
         finally:
             feed.close()
-        common = {"jit_compile": bool(step.jit_compile), "tuned": _tuned(feed)}
+        common = {
+            "jit_compile": bool(step.jit_compile),
+            "precision": getattr(step, "precision", None),
+            "tuned": _tuned(feed),
+        }
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
         after = None if cold else state.share
@@ -156,9 +163,8 @@ class Visitor:
             )
             images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
             labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
-            for _ in range(
-                2 * case.step.steps_per_execution
-            ):  # Compiled before any clock runs: a step's compilation is no loader's first batch.
+            # Compiled before any clock runs: a step's compilation is no loader's first batch.
+            for _ in range(2 * case.step.group):
                 step(*_tensors(images, labels))
             self._steps[key] = step
         return self._steps[key]

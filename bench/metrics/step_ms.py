@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from bench.metrics.base import Metric, over_sweeps, steady
-from bench.record import Measured
+from collections.abc import Sequence
+from statistics import median
+
+from bench.metrics.base import Metric, steady
+from bench.record import Measured, RunRecord
 
 
-def _each(one: Measured) -> float | None:
-    total = steady(one)
-    return total.step_ns / total.batches / 1e6 if total else None
+def _compute(records: Sequence[RunRecord]) -> float | None:
+    values = [
+        total.step_ns / total.batches / record.case.step.group / 1e6
+        for record in records
+        if isinstance(record.outcome, Measured)
+        if (total := steady(record.outcome)) is not None
+    ]
+    return float(median(values)) if values else None
 
 
-METRIC = Metric("step_ms", "ms", False, over_sweeps(_each))
+METRIC = Metric("step_ms", "ms", False, _compute)

@@ -91,6 +91,12 @@ def test_utilisation_of_a_real_step_is_the_time_inside_it_and_loading_alone_has_
     assert METRICS["accelerator_utilisation"].compute([record(one(), step="none")]) is None
 
 
+def test_a_step_is_a_batch_also_where_several_are_taken_in_one_go() -> None:
+    step = StepSpec(step="full", steps_per_execution=5)
+    case = Case(format="hdf5", payload="raw", loader="tfdata", step=step)
+    assert METRICS["step_ms"].compute([RunRecord(case=case, sweep=0, environment_id="e", outcome=one())]) == 1
+
+
 def test_no_steady_batch_is_no_throughput() -> None:
     lone = one(images=[10, 10], wait_ns=[MS, MS], step_ns=[MS, MS], epochs=[0, 1])
     steady_only = record(one(images=[], wait_ns=[], step_ns=[], epochs=[]))

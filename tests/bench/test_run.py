@@ -101,6 +101,42 @@ def test_first_epoch_cold() -> None:
     assert (len(seen.images), len(seen.warmup_images), seen.first_batch_ns) == (9, 1, 60 * MS)
 
 
+def test_a_group_of_batches_is_one_entry() -> None:
+    """Three batches a step: 5 ms each to come, 60 ms for the three at the third call."""
+    world = World(wait_ms=5, step_ms=0, turnaround_ms=50, batches=10)
+    calls = []
+
+    def step(images: Any, labels: Any) -> None:
+        calls.append(len(labels))
+        world.now += 60 * MS if len(calls) % 3 == 0 else 0
+
+    pace = Pace(window_batches=2, window_s=0, measure_s=0, measure_batches=12)
+    seen = measure(world, step, pace=pace, group=3, clock=world.clock)
+    # Batches 0-2 open epoch 0, the turnaround included; 3-5 and 6-8 are steady; 9, 0, 1 open epoch 1; 2-4 and 5-7 are steady:
+    # two windows of two. Then 8, 9, 0, which opens epoch 2, belongs to neither.
+    assert seen.warmup_wait_ns == [65 * MS, 15 * MS, 15 * MS, 65 * MS, 15 * MS, 15 * MS, 65 * MS]
+    assert seen.warmup_step_ns == [60 * MS] * 7
+    # Twelve steady batches: 1-3, 4-6, 7-9, and 3-5 of epoch 3, which 0-2 had opened.
+    assert seen.wait_ns == [15 * MS, 15 * MS, 15 * MS, 65 * MS, 15 * MS]
+    assert (seen.images, seen.epochs) == ([12] * 5, [2, 2, 2, 3, 3])
+    assert len(calls) % 3 == 0
+    assert rate(seen) == pytest.approx(12 / 0.075)
+
+
+def test_a_group_needs_an_epoch_of_two() -> None:
+    with pytest.raises(
+        DataError, match=r"an epoch of 7 batches holds no steady state with steps_per_execution 4: at least 8"
+    ):
+        measure(World(wait_ms=1, step_ms=1, batches=7), lambda *_: None, group=4)
+
+
+def test_whole_groups_of_the_first_epoch_are_cold() -> None:
+    world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
+    seen = measure_epoch(world, world.step, group=3, clock=world.clock)
+    assert (seen.images, seen.warmup_images, seen.first_batch_ns) == ([12, 12], [12], 80 * MS)
+    assert world.epochs == [0]
+
+
 def test_pace_of_a_stage() -> None:
     world = World(wait_ms=10, step_ms=0)
     assert images_per_ns(world, world.step, seconds=1, clock=world.clock) * 1e9 == pytest.approx(4 / 0.010)
