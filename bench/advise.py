@@ -120,7 +120,7 @@ def today_case(question: Question, step: StepSpec) -> Case:
 
 def look(images: Path, out: Path) -> Source:
     """How many files a folder of images has, all and in the split that is fed."""
-    from storage.conversion import source_name
+    from storage.origin import source_name
 
     splits = [split for split in ("train",) if (images / split).is_dir()]
     fed = images / splits[0] if splits else images

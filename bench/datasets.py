@@ -11,9 +11,10 @@ from bench.matrix import Stored
 from bench.options import RunOptions
 from bench.record import DatasetFacts
 from storage.base import DatasetInfo
-from storage.conversion import convert, demo_images, source_name
+from storage.conversion import convert
 from storage.dataset import read_info
 from storage.errors import DataError
+from storage.origin import demo_images, source_name
 
 
 def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[str], None]) -> dict[str, Stored]:

@@ -117,11 +117,12 @@ class DatasetInfo(_Stored):
     ``source_digest`` is over the source's keys, labels and file sizes: two conversions of the same images have the same.
     ``media_types`` counts what the stored (or, for raw, the source) files really are, by content: ``image/jpeg``.
     ``image_size`` is (height, width) and ``resize`` the filter of a raw payload; both are None for an encoded one.
-    ``convert_s`` is how many seconds writing took. ``found_samples`` = ``stored_samples`` + ``skipped_samples``.
+    ``convert_s`` is how many seconds writing took; of an interrupted conversion, the run that ended it.
+    ``found_samples`` = ``stored_samples`` + ``skipped_samples``.
     """
 
     schema_version: Literal[1] = 1
-    name: str
+    name: OnePart
     source_digest: str
     format: str
     payload: Payload

@@ -1,4 +1,4 @@
-"""Writing a dataset into a format: what is asked, scan, plan, shards, commit.
+"""Writing a dataset into a format: scan, plan, shards, commit.
 
 Made in ``OUT.partial`` (``storage/workspace.py``), shard by shard (``storage/shards.py``), in this process, several, or a cluster
 (``storage/backends.py``). The same call goes on where an interrupted one stopped.
@@ -17,86 +17,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from storage import FORMATS
 from storage.backends import BACKENDS, run, ticking
-from storage.base import PAYLOADS, RESIZES, DatasetInfo, Layout, Payload, Resize, ShardInfo, SplitInfo, layout_options
+from storage.base import DatasetInfo, ShardInfo, SplitInfo
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
 from storage.files import beside
-from storage.media import MAX_PIXELS
-from storage.plan import Order, PlannedShard, PlannedSplit, plan_splits
-from storage.shards import DiskFullError, Done, Job, OnError, Task
+from storage.origin import default_out, origin, source_name
+from storage.plan import PlannedShard, PlannedSplit, plan_splits
+from storage.recipe import Recipe, one_of
+from storage.shards import DiskFullError, Done, Job, Task, disk_is_full
 from storage.source import Source, check_source, scan
 from storage.workspace import Workspace, locked
-
-SHARD_BYTES = 64 << 20
-COMPRESSIONS = ("none", "lzf", "gzip", "blosc2", "zstd")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a conversion is. Bytes are of the source for an encoded payload, of pixels for a raw one."""
+    """How far a conversion is. Bytes are of the source for an encoded payload, of pixels for a raw one.
+
+    ``doing`` is ``converting``, or what comes before: ``drawing`` the demo images (no bytes), ``downloading`` (no images).
+    """
 
     images: int
     bytes: int
     all_images: int
     all_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What is asked of a conversion, as far as the bytes that it writes depend on it."""
-
-    to: str
-    payload: Payload = "encoded"
-    image_size: tuple[int, int] = (160, 160)
-    resize: Resize = "bilinear"
-    on_error: OnError = "stop"
-    order: Order = "mixed"
-    seed: int = 0
-    shard_bytes: int = SHARD_BYTES
-    split: tuple[tuple[str, float], ...] = ()
-    max_side: int = 0
-    quality: int = 90
-    compression: str = "none"
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        _one_of("payload", self.payload, PAYLOADS)
-        _one_of("resize", self.resize, RESIZES)
-        _one_of("on_error", self.on_error, ("stop", "skip"))
-        _one_of("order", self.order, ("mixed", "source"))
-        _one_of("compression", self.compression, COMPRESSIONS)
-        for name, value, least in (("image_size", min(self.image_size), 1), ("shard_bytes", self.shard_bytes, 1),
-                                   ("max_side", self.max_side, 0), ("seed", self.seed, 0), ("max_pixels", self.max_pixels, 1),
-                                   ("quality", self.quality, 1)):  # fmt: skip
-            if value < least:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
-        if self.quality > 100:
-            raise UsageError(f"quality must be from 1 to 100, got {self.quality}")
-        if self.max_side and self.payload == "raw":
-            raise UsageError("max_side re-encodes files, so it needs the payload encoded; for raw give image_size")
-        if self.compression != "none" and (self.to != "hdf5" or self.payload != "raw"):
-            raise UsageError(f"compression is for raw images in hdf5; got {self.payload} in {self.to}")
-
-    @property
-    def layout(self) -> Layout:
-        """What a format needs to know of it."""
-        options: dict[str, str | int | bool] = {}
-        if self.compression != "none":
-            options["compression"] = self.compression
-        if self.max_side:
-            options |= {"max_side": self.max_side, "quality": self.quality}
-        return Layout(
-            payload=self.payload,
-            image_size=self.image_size if self.payload == "raw" else None,
-            options=layout_options(options),
-        )
-
-
-def default_out(name: str, to: str, payload: str) -> Path:
-    """``data/NAME/FORMAT-PAYLOAD``, below the working directory."""
-    return Path("data") / name / f"{to}-{payload}"
+    doing: str = "converting"
 
 
 def convert(
@@ -157,53 +102,38 @@ def convert(
         recipe = Recipe(to=to, image_size=size, split=tuple((split or {}).items()), **options)
     except TypeError as error:
         raise UsageError(f"convert: {str(error).split('() ')[-1]}") from error
-    FORMATS[to]
-    _one_of("backend", backend, BACKENDS)
-    root, name = _root(source)
+    one_of("backend", backend, BACKENDS)
+    root, name = origin(source, _preparing(progress))
     check_source(root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
     target = target.resolve() if target.is_symlink() else target
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
         raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
     with locked(target) as workspace:
-        workspace.recover(overwrite=overwrite)
         try:
+            workspace.recover(overwrite=overwrite)
             return _convert(root, name, recipe, workspace, overwrite, progress, (workers, backend, address))
-        except BaseException:
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        finally:
             workspace.discard()
-            raise
 
 
-def _root(source: str | Path | None) -> tuple[Path, str | None]:
-    """Where the images are, drawn or downloaded if need be; and the dataset's name, where the place does not tell it."""
-    from storage import tf_flowers
+def _preparing(progress: Callable[[Progress], None] | None) -> Callable[[str, int, int], None]:
+    """Reports what comes before a conversion: what is done, how much of it, of how much."""
 
-    if source is None:
-        return demo_images(), "demo"
-    if str(source) == tf_flowers.NAME and not Path(source).exists():
-        return tf_flowers.fetch(Path("data") / tf_flowers.NAME), tf_flowers.NAME
-    return Path(source), None
+    def report(doing: str, done: int, count: int) -> None:
+        if progress is not None:
+            progress(Progress(done, 0, count, 0, doing) if doing == "drawing" else Progress(0, done, 0, count, doing))
 
-
-def demo_images() -> Path:
-    """The built-in demo images, drawn on first use."""
-    from storage import demo
-
-    folder = Path("data") / "demo" / "images"
-    if not folder.is_dir():
-        demo.draw(folder)
-    return folder
+    return report
 
 
-def source_name(root: Path) -> str:
-    """What a source is called: the folder's name, or the name that a stored dataset was given."""
-    return (
-        read_info(root).name
-        if (root / "dataset.json").is_file()
-        else root.resolve().stem
-        if root.is_file()
-        else root.resolve().name or "images"
-    )
+def _cannot_write(target: Path, error: OSError) -> DataError:
+    if disk_is_full(error):
+        free = shutil.disk_usage(target.parent).free
+        return DataError(f"no space for {target}: {free / 1e6:,.1f} MB are free. Free some, or choose another --out")
+    return DataError(f"{target} cannot be made: {error.strerror or error} ({error.filename or 'no file named'})")
 
 
 def _convert(
@@ -226,7 +156,7 @@ def _convert(
     workspace.begin(recorded)
     splits = plan_splits(source, recipe.order, recipe.seed, dict(recipe.split))
     tasks = _tasks(source, splits, recipe, workspace)
-    dones = _write_all(tasks, workspace, progress, how)
+    dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
     info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
     _list_skipped(workspace.path / "skipped.csv", dones)
     workspace.commit(info.model_dump_json(indent=1))
@@ -256,6 +186,7 @@ def _write_all(
     workspace: Workspace,
     progress: Callable[[Progress], None] | None,
     how: tuple[int, str, str | None],
+    keeps_size: bool,
 ) -> list[Done]:
     """Write what is not yet done; give what every shard has left, in order."""
     workers, backend, address = how
@@ -274,7 +205,7 @@ def _write_all(
     left = [task for task in tasks if task.tick not in finished]
     needed = sum(task.shard.bytes for task in left)
     free = shutil.disk_usage(workspace.path).free
-    if needed > free:
+    if needed > free and keeps_size:
         raise DataError(_full(workspace, needed, free))
     none = [0] * len(tasks)
     try:
@@ -342,8 +273,3 @@ def _list_skipped(path: Path, dones: list[Done]) -> None:
     if rows:
         with beside(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([("split", "file", "reason"), *rows])
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")

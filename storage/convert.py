@@ -52,6 +52,7 @@ def main(
 ) -> None:
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
     from storage import conversion
+    from storage.origin import default_out
 
     started = time.perf_counter()
     options: dict[str, Any] = {
@@ -67,7 +68,7 @@ def main(
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: what is finished is kept; the same command goes on from there.\n")
         raise typer.Exit(130) from None
-    place = out if out is not None else conversion.default_out(info.name, to, payload)
+    place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started
     left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
     typer.echo(f"{info.stored_samples:,} images{left_out}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {place}")
@@ -112,22 +113,29 @@ class _progress:  # noqa: N801
 
         terminal = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("converting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(), console=terminal, transient=True, disable=not terminal.is_terminal,
         )  # fmt: skip
         self._bar.start()
-        self._task = self._bar.add_task("", total=None, rate="")
+        self._task = self._bar.add_task("scanning", total=None, rate="")
         self._started = time.perf_counter()
         self._before: Any = None
         return self._update
 
     def _update(self, done: Any) -> None:
-        if self._before is None:  # what an interrupted conversion has left is no speed of this one
+        if self._before is None or self._before.doing != done.doing:
+            # What an interrupted conversion has left is no speed of this one.
             self._before, self._started = done, time.perf_counter()
         seconds = max(time.perf_counter() - self._started, 1e-9)
         images, size = done.images - self._before.images, done.bytes - self._before.bytes
-        rate = f"{images / seconds:,.0f} images/s, {size / seconds / 1e6:,.0f} MB/s"
-        self._bar.update(self._task, completed=done.images, total=done.all_images, rate=rate)
+        rates = [(images, f"{images / seconds:,.0f} images/s"), (size, f"{size / seconds / 1e6:,.0f} MB/s")]
+        self._bar.update(
+            self._task,
+            description=done.doing,
+            completed=done.images or done.bytes,
+            total=done.all_images or done.all_bytes,
+            rate=", ".join(text for count, text in rates if count),
+        )
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()

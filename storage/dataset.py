@@ -186,11 +186,14 @@ def read_info(path: Path) -> DatasetInfo:
     if not manifest.is_file():
         raise DataError(f"{path} is not a stored dataset: it has no {MANIFEST}. Make one with python -m storage.convert.")
     try:
-        return DatasetInfo.model_validate_json(manifest.read_bytes())
+        info = DatasetInfo.model_validate_json(manifest.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"
         raise DataError(f"{manifest} is not a dataset manifest: {field}: {first['msg']}") from error
+    if info.format not in FORMATS:
+        raise DataError(f"{manifest}: unknown format {info.format!r}; expected one of: {', '.join(FORMATS)}")
+    return info
 
 
 def open_dataset(path: str | Path, split: str = "train") -> StoredDataset:

@@ -1,12 +1,14 @@
 """Directory: the files themselves, ``SPLIT/CLASS/FILE``, as most people keep them.
 
 A shard is a range of keys with a sidecar index, ``index/SPLIT-00000.npz`` (keys, labels, sizes, CRC32C), so that labels and
-checksums need no walk. A raw payload is a lossless PNG of the resized image, ``FILE.png``.
+checksums need no walk. A raw payload is a lossless PNG of the resized image, ``FILE.png``; where that name would be too long for a
+file system, the digest of ``CLASS/FILE`` stands for FILE.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from storage.files import sync, sync_all
 from storage.packed import check_offsets, pack, unpack
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+_LONGEST_NAME_BYTES = 255
 
 
 def split_of(index: Path) -> str:
@@ -36,8 +39,12 @@ def image_path(index: Path, key: str, payload: str) -> Path:
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in key:
         raise DataError(f"{index}: the key {key!r} leads out of the dataset; the index is damaged or hostile")
-    name = key if payload == "encoded" else key + ".png"
-    return index.parent.parent / split_of(index) / name
+    if payload == "raw":
+        name = parts[-1] + ".png"
+        if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+            name = digest([os.fsencode(key)]).removeprefix("xxh3:") + ".png"
+        parts[-1] = name
+    return index.parent.parent.joinpath(split_of(index), *parts)
 
 
 class Directory:
@@ -122,6 +129,8 @@ class DirectoryShard:
 
     def __init__(self, path: Path, shard: ShardInfo) -> None:
         self._path = path
+        if path.parent.name != "index":
+            raise DataError(f"{path} is no index of a directory shard: it has to lie in the dataset's folder 'index'")
         try:
             # From memory: zipfile would allocate whatever size the file claims for its table of contents.
             with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as stored:

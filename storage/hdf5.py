@@ -117,6 +117,8 @@ class Hdf5Shard:
         self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(self.data), str(path))
         if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
+        if self.payload == "raw":
+            _make_filters_known(self.data, path)
         if self.payload == "raw" and (self.data.ndim != 4 or self.data.shape[0] != shard.samples):
             raise DataError(f"{path}: images have shape {self.data.shape}, expected ({shard.samples}, height, width, 3)")
 
@@ -188,6 +190,20 @@ def _filter(compression: str) -> dict[str, Any]:
     except ImportError as error:
         raise UsageError(f"compression {compression} needs hdf5plugin: pip install 'feedbench[compression]'") from error
     return dict({"blosc2": hdf5plugin.Blosc2, "zstd": hdf5plugin.Zstd}[compression]())
+
+
+def _make_filters_known(data: Any, path: Path) -> None:
+    """Filters that h5py lacks come with hdf5plugin, which registers them when it is imported. DataError if it is missing."""
+    from h5py import h5z
+
+    creation = data.id.get_create_plist()
+    wanted = [creation.get_filter(number)[0] for number in range(creation.get_nfilters())]
+    if all(h5z.filter_avail(code) for code in wanted):
+        return
+    try:
+        import hdf5plugin  # noqa: F401
+    except ImportError as error:
+        raise DataError(f"{path} is compressed by a filter that h5py lacks: pip install 'feedbench[compression]'") from error
 
 
 def _plain(file: Any, name: str, path: Path) -> Any:

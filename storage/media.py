@@ -48,16 +48,21 @@ def media_type(data: bytes) -> str:
 
 def describe(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
     """The media type with its parameter, by headers alone, in microseconds. DataError, with the reason, if it may not be stored."""
-    kind = media_type(data)
-    try:
-        parameter, height, width = _HEADERS[kind](data)
-    except (struct.error, IndexError) as error:
-        raise DataError(f"broken {kind}: its header is cut short") from error
+    kind, parameter, height, width = header(data)
     if height < 1 or width < 1:
         raise DataError(f"broken {kind}: {width} x {height} pixels")
     if height * width > max_pixels:
         raise DataError(f"{width} x {height} pixels; the limit is {max_pixels:,} (a decompression bomb?)")
     return f"{kind};{parameter}" if parameter else kind
+
+
+def header(data: bytes) -> tuple[str, str, int, int]:
+    """Media type, its parameter, height and width, as the header has them, in pixels. DataError if there is no readable header."""
+    kind = media_type(data)
+    try:
+        return kind, *_HEADERS[kind](data)
+    except (struct.error, IndexError) as error:
+        raise DataError(f"broken {kind}: its header is cut short") from error
 
 
 def _jpeg(data: bytes) -> tuple[str, int, int]:

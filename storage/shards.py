@@ -18,7 +18,7 @@ from storage.base import Layout, Resize, Sample, ShardInfo
 from storage.errors import DataError
 from storage.files import into_place
 from storage.listing import Listing
-from storage.media import MAX_PIXELS
+from storage.media import MAX_PIXELS, describe
 from storage.plan import PlannedShard
 from storage.source import SUFFIXES, Image, Images
 
@@ -85,7 +85,7 @@ def write_shard(task: Task) -> int:
             os.fsync(written.fileno())
         into_place(note, job.workspace / ".writing" / "done" / note.name)
     except Exception as error:
-        if _disk_is_full(error):
+        if disk_is_full(error):
             raise DiskFullError(str(place)) from error
         raise
     return task.tick
@@ -95,7 +95,8 @@ class DiskFullError(DataError):
     """No space left. The message is the file that could not be written; ``convert`` says how much is needed."""
 
 
-def _disk_is_full(error: Exception) -> bool:
+def disk_is_full(error: Exception) -> bool:
+    """Whether this came of a full disk or quota, whichever library says so."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return (isinstance(error, OSError) and error.errno in full) or any(os.strerror(code) in str(error) for code in full)
 
@@ -119,10 +120,15 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                 if job.on_error == "stop":
                     name = task.images.name(listing, row)
                     raise DataError(f"{name}: {error}. Mend or remove it, or give --on-error skip.") from error
-                skipped.append((shard.split, key, str(error)))
+                skipped.append((shard.split, _printable(key), _printable(str(error))))
                 continue
             media_types[kind] += 1
             yield Sample(key, label, image)
+
+
+def _printable(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are written out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def stored_image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
@@ -136,4 +142,7 @@ def stored_image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
     kind = pixels.check(stored, job.max_pixels)
     if size is not None:
         return kind, pixels.resize(pixels.decode(stored, job.max_pixels), size, job.resize)
-    return kind, pixels.shrink(stored, job.max_side, job.quality, job.max_pixels) if job.max_side else stored
+    if job.max_side:
+        smaller = pixels.shrink(stored, job.max_side, job.quality, job.max_pixels)
+        return kind if smaller is stored else describe(smaller), smaller
+    return kind, stored

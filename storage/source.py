@@ -216,7 +216,16 @@ def _names(folder: Path, root: Path) -> Iterator[bytes]:
 def _folders(folder: Path, root: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         found = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    return sorted(path for path in found if _inside(path, root))
+    for path in found:
+        if not _inside(path, root):
+            raise DataError(f"{path} is a symbolic link out of {root}. Copy the folder, or point --from at the real one.")
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{os.fsencode(path)!r}: a folder's name has to be UTF-8, since it names a class. Rename it."
+            ) from None
+    return sorted(found)
 
 
 def _inside(path: Path, root: Path) -> bool:

@@ -19,11 +19,11 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import pixels
 from storage.base import Layout, Sample, ShardInfo
 from storage.checksum import digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync
+from storage.media import header
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -219,16 +219,16 @@ def _example(sample: Sample) -> bytes:
     example = _example_type()()
     feature = example.features.feature
     if isinstance(sample.image, bytes):
-        kind = pixels.media_type(sample.image).removeprefix("image/")
+        kind, _, height, width = header(sample.image)
         feature["image/encoded"].bytes_list.value.append(sample.image)
-        feature["image/format"].bytes_list.value.append(kind.encode())
+        feature["image/format"].bytes_list.value.append(kind.removeprefix("image/").encode())
     else:
         height, width, channels = sample.image.shape
         feature["image/raw"].bytes_list.value.append(sample.image.tobytes())
         feature["image/format"].bytes_list.value.append(b"raw")
-        feature["image/height"].int64_list.value.append(height)
-        feature["image/width"].int64_list.value.append(width)
         feature["image/channels"].int64_list.value.append(channels)
+    feature["image/height"].int64_list.value.append(height)
+    feature["image/width"].int64_list.value.append(width)
     feature["image/filename"].bytes_list.value.append(sample.key.encode("utf-8", "surrogateescape"))
     feature["image/class/label"].int64_list.value.append(sample.label)
     feature["image/class/text"].bytes_list.value.append(sample.key.split("/")[0].encode("utf-8", "surrogateescape"))

@@ -86,8 +86,8 @@ class Workspace:
         (self.path / self.token).mkdir()
 
     def discard(self) -> None:
-        """Remove the workspace if no shard is finished: nothing to go on from."""
-        if not self.done.is_dir() or not any(self.done.iterdir()):
+        """Remove the workspace if no shard is finished: nothing to go on from. What else may be there is left alone."""
+        if self.notes.is_dir() and not (self.done.is_dir() and any(self.done.iterdir())):
             shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, manifest: str) -> None:

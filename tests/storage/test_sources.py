@@ -6,7 +6,7 @@ import hashlib
 import io
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -171,9 +171,9 @@ def server() -> Iterator[tuple[str, dict[str, Any]]]:
         thread.join()
 
 
-def fetch(url: str, into: Path) -> Path:
+def fetch(url: str, into: Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """The download as it is called, of the local archive."""
-    return DOWNLOAD(into, url=url, sha256=hashlib.sha256(FLOWERS).hexdigest(), size=len(FLOWERS))
+    return DOWNLOAD(into, url=url, sha256=hashlib.sha256(FLOWERS).hexdigest(), size=len(FLOWERS), progress=progress)
 
 
 @pytest.mark.parametrize("resumes", [True, False])
@@ -222,6 +222,9 @@ def test_convert_from_tf_flowers(
     monkeypatch.chdir(tmp_path)
     url, _ = server
     monkeypatch.setattr(tf_flowers, "fetch", partial(fetch, url))
-    info = storage.convert("tf_flowers", to="hdf5", workers=1)
+    seen: list[Any] = []
+    info = storage.convert("tf_flowers", to="hdf5", workers=1, progress=seen.append)
+    assert (seen[0].doing, seen[0].bytes, seen[0].all_bytes) == ("downloading", len(FLOWERS), len(FLOWERS))
+    assert (seen[-1].doing, seen[-1].images) == ("converting", 2)
     assert (info.name, info.class_names, info.stored_samples) == ("tf_flowers", ("daisy", "roses"), 2)
     assert (tmp_path / "data" / "tf_flowers" / "hdf5-encoded" / "dataset.json").is_file()
