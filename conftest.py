@@ -15,6 +15,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("loaders", "loaders, several with commas"),
         ("placements", "pipeline,model"),
         ("step", "feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate"),
+        ("model", "a keras.applications name or a .keras file; default: MobileNetV2"),
+        ("weights", "none, imagenet, or a file of the base's; default: none"),
+        ("fine-tune-at", "first layer that fine_tune trains; default: 100"),
+        ("workers", "threads that prepare batches; default: one a processor"),
         ("batch-size", "images a batch; default: 32"),
         ("image-size", "N or HEIGHTxWIDTH; default: 160"),
         ("limit", "take at most so many images"),
@@ -26,3 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("seed", "of shuffling, augmentation and the order of sweeps"),
     ):
         group.addoption(f"--{name}", metavar="VALUE", help=text)
+    group.addoption(
+        "--vary", metavar="NAME=V1,V2", action="append", default=[],
+        help="measure with each value of a field of loader or step; may be given several times",
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
@@ -137,7 +137,7 @@ def _choose(
     near = [case for case in tied if median(by_case[case.id].values()) >= 0.97 * median(by_case[fastest].values())]
 
     def cost(case: Case) -> tuple[bool, int, float]:
-        alone = measured.get(replace(case, step=replace(case.step, step="none")), {0: 0.0})
+        alone = measured.get(case.alone, {0: 0.0})
         return case != now, stored[_store(case)].stored_bytes, -median(alone.values())
 
     return min(near, key=cost), tied
@@ -201,7 +201,7 @@ def _room(run: Run, now: Case, best: Case) -> list[str]:
     """How fast an accelerator each could feed, from loading alone."""
     knees = []
     for case in dict.fromkeys((now, best)):
-        alone = replace(case, step=replace(case.step, step="none"))
+        alone = case.alone
         one = next((r.outcome for r in run.of(alone.id) if isinstance(r.outcome, Measured)), None)
         feed = loading(one) if one else None
         if feed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,7 +51,12 @@ class StepSpec:
     @property
     def group(self) -> int:
         """How many batches the step takes in one go; steps that train nothing take each by itself."""
-        return 1 if self.step == "none" or self.rate is not None else self.steps_per_execution
+        return self.steps_per_execution if self.trains else 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained: not when loading alone, not on an emulated accelerator."""
+        return self.step != "none" and self.rate is None
 
     @property
     def rate(self) -> float | None:
@@ -84,6 +89,11 @@ class Case:
     def id(self) -> str:
         """FORMAT-PAYLOAD-LOADER-PLACEMENT, then whatever differs from the defaults: pytest id, CSV key, chart label."""
         return "-".join([f"{self.format}-{self.payload}-{self.loader}-{self.spec.placement}", *self._changes()])
+
+    @property
+    def alone(self) -> Case:
+        """The same pipeline, loading alone."""
+        return replace(self, step=StepSpec(step="none"))
 
     def _changes(self) -> list[str]:
         changed = {k: v for k, v in self.spec.changed().items() if k not in ("placement", "options")}

@@ -6,7 +6,6 @@ The fastest under the real step; among those that tie with it, the one that load
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -52,7 +51,7 @@ def best(measured: Mapping[Case, dict[int, float]], group: Sequence[Case]) -> tu
     tied = [named[fastest], *(named[name] for name, result in verdicts.items() if result.verdict == "tie")]
 
     def rank(case: Case) -> tuple[float, float]:
-        alone = measured.get(replace(case, step=replace(case.step, step="none")), {0: 0.0})
+        alone = measured.get(case.alone, {0: 0.0})
         return median(alone.values()), median(by_case[case.id].values())
 
     return max(tied, key=rank), tied

@@ -18,6 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STEP, HOW = "The training step", "How it is measured"
+"""Panels of ``feedbench run --help``."""
+
 
 @app.callback()
 def feedbench() -> None:
@@ -29,7 +32,7 @@ def advise(
     images: Annotated[Path, typer.Argument(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.")],
     model: Annotated[Path | None, typer.Option(help="Your model, as model.save('NAME.keras') wrote it.")] = None,
     today: Annotated[
-        str | None, typer.Option(help="FORMAT-PAYLOAD-LOADER-PLACEMENT. [default: the plain generator on a directory]")
+        str | None, typer.Option(help="FORMAT-PAYLOAD-LOADER-PLACEMENT.", show_default="the plain generator on a directory")
     ] = None,
     budget: Annotated[str, typer.Option(help="Time to measure in, such as 10m.")] = "10m",
     disk: Annotated[str | None, typer.Option(help="How large the stored dataset may be, such as 50GB.")] = None,
@@ -73,12 +76,12 @@ def compare(
 @app.command()
 def model(
     name: Annotated[str, typer.Argument(help="A keras.applications name, or a .keras file.")],
-    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: the model's own]")] = None,
+    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="the model's own")] = None,
     top: Annotated[bool, typer.Option(help="With the ImageNet head.")] = True,
     classes: Annotated[
         int | None, typer.Option(help="Show it as it is trained here, with a head for so many classes.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where to draw it. [default: results/NAME.png]")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where to draw it.", show_default="results/NAME.png")] = None,
 ) -> None:
     """Print a model's layers and parameters, and draw it.
 
@@ -93,45 +96,92 @@ def model(
 @app.command()
 def run(
     images: Annotated[
-        Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE. [default: demo images]")
+        Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.", show_default="demo images")
     ] = None,
-    formats: Annotated[str | None, typer.Option(help="Several with commas. [default: all built in]")] = None,
+    formats: Annotated[str | None, typer.Option(help="Several with commas.", show_default="all built in")] = None,
     payloads: Annotated[str | None, typer.Option(help="encoded,raw")] = None,
     loaders: Annotated[str | None, typer.Option(help="Several with commas; rivals only when named.")] = None,
     placements: Annotated[str | None, typer.Option(help="pipeline,model: where scaling and augmentation happen.")] = None,
-    step: Annotated[
-        str | None, typer.Option(help="feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate.")
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch.", show_default="32")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="160, or the .keras file's")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a batch. [default: 32]")] = None,
-    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: 160]")] = None,
     limit: Annotated[int | None, typer.Option(help="Take at most so many images.")] = None,
     augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
-    results: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("results"),
-    sweeps: Annotated[int | None, typer.Option(help="How often every case is measured. [default: 5]")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Threads that prepare batches.", show_default="one a processor")
+    ] = None,
+    prefetch: Annotated[str | None, typer.Option(help="Batches kept ready.", show_default="2")] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=V1,V2: measure with each. Any field of loader or step; may be given several times."),
+    ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate.", rich_help_panel=STEP
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A keras.applications name, or a .keras file.", show_default="MobileNetV2", rich_help_panel=STEP),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="none, imagenet, or a file of the base's.", show_default="none", rich_help_panel=STEP)
+    ] = None,
+    fine_tune_at: Annotated[
+        str | None, typer.Option(help="First layer that fine_tune trains.", show_default="100", rich_help_panel=STEP)
+    ] = None,
+    mixed_precision: Annotated[
+        bool | None, typer.Option(help="bfloat16 on processors, float16 on GPUs.", rich_help_panel=STEP)
+    ] = None,
+    jit_compile: Annotated[
+        bool | None, typer.Option(help="Compile the step with XLA; slow on processors.", rich_help_panel=STEP)
+    ] = None,
+    steps_per_execution: Annotated[
+        str | None, typer.Option(help="Batches that are trained on in one go.", show_default="1", rich_help_panel=STEP)
+    ] = None,
+    sweeps: Annotated[
+        int | None, typer.Option(help="How often every case is measured.", show_default="5", rich_help_panel=HOW)
+    ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Time to use, such as 10m: with it, hopeless cases are dropped.")
+        str | None,
+        typer.Option(help="Time to use, such as 10m: with it, hopeless cases are dropped.", rich_help_panel=HOW),
     ] = None,
     isolation: Annotated[
-        str, typer.Option(help="case: a fresh process for every measurement; sweep: for every sweep.")
+        str,
+        typer.Option(help="case: a fresh process for every measurement; sweep: for every sweep.", rich_help_panel=HOW),
     ] = "sweep",
-    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run (its folder).")] = None,
-    cache: Annotated[str, typer.Option(help="warm, or cold: the first epoch from the disk, proven.")] = "warm",
-    stages: Annotated[bool, typer.Option(help="Also time the pipeline up to each of its stages.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that one measurement may take.")] = 300.0,
-    memory_limit: Annotated[int | None, typer.Option(help="Anonymous memory that a measurement may use, in MB.")] = None,
-    seed: Annotated[int, typer.Option(help="Of shuffling, augmentation and the order of sweeps.")] = 0,
+    cache: Annotated[
+        str, typer.Option(help="warm, or cold: the first epoch from the disk, proven.", rich_help_panel=HOW)
+    ] = "warm",
+    stages: Annotated[
+        bool, typer.Option(help="Also time the pipeline up to each of its stages.", rich_help_panel=HOW)
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that one measurement may take.", rich_help_panel=HOW)] = 300.0,
+    memory_limit: Annotated[
+        int | None, typer.Option(help="Anonymous memory that a measurement may use, in MB.", rich_help_panel=HOW)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of shuffling, augmentation and the order of sweeps.", rich_help_panel=HOW)] = 0,
+    results: Annotated[Path, typer.Option(help="Where the run's folder is made.", rich_help_panel=HOW)] = Path("results"),
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with an interrupted run (its folder).", rich_help_panel=HOW)
+    ] = None,
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
-    Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --budget 10m
+    Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --vary workers=1,2,4 --budget 10m
     """
     from bench.run_output import run_and_print
 
     given = {
         "images": images, "formats": formats, "payloads": payloads, "loaders": loaders, "placements": placements,
         "step": step, "batch_size": batch_size, "image_size": image_size, "limit": limit, "augment": augment,
-        "results": results, "sweeps": sweeps, "budget": budget, "isolation": isolation, "cache": cache, "stages": stages,
-        "timeout_s": timeout, "memory_limit_bytes": memory_limit * 1_000_000 if memory_limit else None, "seed": seed,
+        "workers": workers, "prefetch": prefetch, "vary": vary, "model": model, "weights": weights,
+        "fine_tune_at": fine_tune_at, "mixed_precision": mixed_precision, "jit_compile": jit_compile,
+        "steps_per_execution": steps_per_execution, "results": results, "sweeps": sweeps, "budget": budget,
+        "isolation": isolation, "cache": cache, "stages": stages, "timeout_s": timeout,
+        "memory_limit_bytes": memory_limit * 1_000_000 if memory_limit else None, "seed": seed,
     }  # fmt: skip
     raise typer.Exit(run_and_print(given, resume))
 
@@ -163,7 +213,9 @@ def train(
     weights: Annotated[str, typer.Option(help="Of the base: none, imagenet, or a .weights.h5 or .h5 file.")] = "none",
     placement: Annotated[str, typer.Option(help="pipeline or model: where scaling and augmentation happen.")] = "pipeline",
     export: Annotated[bool, typer.Option(help="Also save a model from raw uint8 images to probabilities.")] = False,
-    image_size: Annotated[str | None, typer.Option(help="N or HEIGHTxWIDTH. [default: 160, or the .keras file's]")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="160, or the .keras file's")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 32,
     augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
     cache: Annotated[bool, typer.Option(help="Keep decoded images in memory after the first epoch.")] = False,
@@ -176,7 +228,8 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     results: Annotated[
-        Path | None, typer.Option(help="Its folder; a training that stands there goes on. [default: a new one in results]")
+        Path | None,
+        typer.Option(help="Its folder; a training that stands there goes on.", show_default="a new one in results"),
     ] = None,
 ) -> None:
     """Train as in transfer learning: the head, then fine-tuning; leave history, curves and model in a folder.

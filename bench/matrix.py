@@ -1,15 +1,17 @@
-"""The matrix: every format, payload, loader, placement and step that the options name, and why a cell is skipped."""
+"""The matrix: every format, payload, loader, placement, step and variation that is named, and why a cell is skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from bench.case import Case, StepSpec
+from bench.case import DEFAULT_STEP, Case, StepSpec
 from bench.limits import limit_cases, step_case
+from bench.model import scaling_of
 from bench.options import CALIBRATE, DEFAULT_LOADERS, RunOptions
+from bench.vary import Setting, settings, unknown_options
 from loaders import LOADERS
 from loaders.base import LoaderSpec, Placement
 from storage import FORMATS
@@ -26,29 +28,39 @@ class Stored:
 
 
 def cases(options: RunOptions) -> list[Case]:
-    """All cells, in reading order; the two limits last. Looks at no data."""
+    """All cells, in reading order; the limits last. Looks at no data."""
     loaders = options.loaders or tuple(name for name in DEFAULT_LOADERS if name in LOADERS)
     formats = options.formats or tuple(FORMATS.built_in)
     planned = [
-        Case(format=format_, payload=cast(Payload, payload), loader=loader, spec=_spec(options, placement),
-             step=StepSpec(step=step), cache=options.cache)
+        case
         for step in options.steps
         if step != CALIBRATE
         for format_ in formats
         for payload in options.payloads
         for loader in loaders
         for placement in options.placements
-    ]  # fmt: skip
+        for setting in settings(options.vary)
+        for case in _cell(options, format_, payload, loader, placement, step, setting)
+    ]
     limits = limit_cases(options.batch_size, options.image_size, options.seed)
+    limits = [case for case in limits if case.payload in options.payloads]
     if CALIBRATE in options.steps:
-        limits.append(step_case(options.batch_size, options.image_size, StepSpec()))
-    return planned + [case for case in limits if case.payload in options.payloads or case.loader == "limit:step"]
+        real = [step for step in options.steps if step != CALIBRATE and StepSpec(step=step).trains] or [DEFAULT_STEP]
+        limits += [
+            step_case(options.batch_size, options.image_size, replace(StepSpec(step=step), **setting.step))
+            for step in real
+            for setting in settings(options.vary)
+        ]
+    return list(dict.fromkeys(planned + limits))
 
 
 def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:
     """Why a case has no meaning here, in words; None if it is to be measured."""
-    if case.format == "memory":
+    if case.format == "memory" or case.loader.startswith("known:"):
         return None
+    lacking = unknown_options(case.loader, dict(case.spec.options))
+    if lacking:
+        return f"{case.loader} has no option {' or '.join(lacking)}"
     return LOADERS[case.loader].unsupported(stored[f"{case.format}-{case.payload}"].info, case.spec)
 
 
@@ -62,11 +74,34 @@ def dataset_of(case: Case, stored: Mapping[str, Stored]) -> Stored:
     )
 
 
-def _spec(options: RunOptions, placement: str) -> LoaderSpec:
-    return LoaderSpec(
+def _cell(
+    options: RunOptions, format_: str, payload: str, loader: str, placement: str, step_name: str, setting: Setting
+) -> list[Case]:
+    """One cell of the matrix under one setting.
+
+    What only a training step knows says nothing to a step that trains nothing, and is left out there. A loader that lacks
+    an option has a row that says so, and another as it is.
+    """
+    step = StepSpec(step=step_name)
+    if step.trains:
+        step = replace(step, **setting.step)
+    # Loading alone makes the same pixels as the model of its setting wants.
+    model = setting.step.get("model", step.model)
+    path = next((path for path in options.files if path.name == model), model)
+    spec = LoaderSpec(
         batch_size=options.batch_size,
         image_size=options.image_size,
         placement=cast(Placement, placement),
         augment=options.augment,
+        scaling=scaling_of(str(path)),
         seed=options.seed,
     )
+    spec = replace(spec, **setting.spec)
+    lacking = unknown_options(loader, setting.options)
+    wanted = tuple(setting.options.items())
+    served = tuple(pair for pair in wanted if pair[0] not in lacking)
+    return [
+        Case(format=format_, payload=cast(Payload, payload), loader=loader, spec=replace(spec, options=chosen), step=step,
+             cache=options.cache)
+        for chosen in dict.fromkeys((wanted, served))
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from bench.case import StepSpec
 from bench.steady import Pace
+from bench.vary import Variation
 from loaders.base import PLACEMENTS
 from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
@@ -27,7 +28,8 @@ CALIBRATE = "calibrate"
 class RunOptions:
     """One run. Empty tuples mean the default choice; ``images`` None means the demo images.
 
-    ``limit`` takes at most that many images. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
+    ``limit`` takes at most that many images. ``vary`` multiplies the matrix (see ``vary.py``); ``files`` are the models and
+    weights that cases name by their bare names. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
     the time is used. ``tiny`` measures next to nothing, for tests; ``pace`` says exactly how long a case is watched.
     """
 
@@ -41,6 +43,8 @@ class RunOptions:
     image_size: tuple[int, int] = (160, 160)
     limit: int | None = None
     augment: bool = True
+    vary: tuple[Variation, ...] = ()
+    files: tuple[Path, ...] = ()
     results: Path = Path("results")
     data: Path = Path("data")
     sweeps: int | None = None
@@ -80,6 +84,8 @@ class RunOptions:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         values["images"] = self.images.resolve().name if self.images else None
         values["data"] = values["results"] = None
+        values["vary"] = {one.name: list(one.values) for one in self.vary}
+        values["files"] = [path.name for path in self.files]
         values["pace"] = asdict(self.pace or Pace())
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 

@@ -12,11 +12,25 @@ from rich.table import Table
 
 from bench.compare import interval, rates
 from bench.metrics import METRICS
-from bench.options import DEFAULT_STEPS, RunOptions, names, seconds, size
+from bench.model import application, image_size_of, is_own
+from bench.options import DEFAULT_LOADERS, DEFAULT_STEPS, RunOptions, names, seconds, size
 from bench.progress import Bar
 from bench.record import Failed, Measured, Run, Skipped, load_run
 from bench.schedule import resume, run
+from bench.vary import files_by_name, variations
 from storage.base import PAYLOADS
+
+SETTINGS = (
+    "model",
+    "weights",
+    "fine_tune_at",
+    "mixed_precision",
+    "jit_compile",
+    "steps_per_execution",
+    "workers",
+    "prefetch",
+)
+"""What ``--vary`` can set too, but has an option of its own."""
 
 
 def options_of(given: dict[str, Any]) -> RunOptions:
@@ -27,7 +41,17 @@ def options_of(given: dict[str, Any]) -> RunOptions:
     for key, default in (("formats", ()), ("payloads", PAYLOADS), ("loaders", ()), ("placements", PLACEMENTS)):
         out[key] = names(out.get(key)) or default
     out["steps"] = names(out.pop("step", None)) or DEFAULT_STEPS
-    out["image_size"] = size(out.get("image_size"))
+    single = [f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out]
+    varied = variations([*out.pop("vary", ()), *single], out["loaders"] or DEFAULT_LOADERS)
+    out["vary"], out["files"] = files_by_name(varied)
+    for name in (value for one in out["vary"] if one.name == "model" for value in one.values):
+        if not is_own(str(name)):
+            application(str(name))  # Said now, in one line, and not by every case.
+    wanted = {image_size_of(str(path)) for path in out["files"]} - {None}
+    if "image_size" not in out and len(wanted) == 1:
+        out["image_size"] = wanted.pop()
+    else:
+        out["image_size"] = size(out.get("image_size"))
     out["budget_s"] = seconds(out.pop("budget", None))
     return RunOptions(**out)
 
@@ -89,6 +113,10 @@ def print_run(stored: Run, console: Console) -> None:
     if skipped:
         console.print(f"{skipped} cases have no meaning here; their reasons are in the report.", highlight=False)
     console.print(f"The report: {stored.path / 'summary.md'}", soft_wrap=True, highlight=False)
+
+
+def _text(value: object) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def _nameless(argument: str) -> str:

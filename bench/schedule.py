@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -181,7 +181,7 @@ class Schedule:
         request = Request.model_validate(
             {
                 "do": do,
-                "case": case,
+                "case": self._with_files(case),
                 "path": stored.path if stored else None,
                 "split": stored.split if stored else "train",
                 "classes": len(stored.info.class_names) if stored else 5,
@@ -198,6 +198,16 @@ class Schedule:
         if self.options.isolation == "case":
             self._end_shared()
         return answer
+
+    def _with_files(self, case: Case) -> Case:
+        """The case with models and weights where they lie: a record has only their names."""
+        paths = {path.name: str(path) for path in self.options.files}
+        step = replace(
+            case.step,
+            model=paths.get(case.step.model, case.step.model),
+            weights=paths.get(case.step.weights, case.step.weights),
+        )
+        return replace(case, step=step)
 
     def _end_shared(self) -> None:
         if self._shared is not None:

@@ -33,7 +33,7 @@ def options(config: pytest.Config) -> RunOptions:
     given: dict[str, Any] = {
         name: config.getoption(name)
         for name in ("images", "formats", "payloads", "loaders", "placements", "step", "image_size", "results", "budget",
-                     "isolation", "cache", *NUMBERS)
+                     "isolation", "cache", "model", "weights", "fine_tune_at", "workers", "vary", *NUMBERS)
     }  # fmt: skip
     try:
         for name in NUMBERS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
 
@@ -121,7 +121,7 @@ def _under(step: str) -> str:
 
 def _alone(measured: Speeds, chosen: Case, now: Case) -> list[str]:
     """The same two cases without a step: what is left once the accelerator is no longer the bottleneck."""
-    first, second = (replace(case, step=replace(case.step, step="none")) for case in (chosen, now))
+    first, second = chosen.alone, now.alone
     if first == chosen or first not in measured or second not in measured:
         return []
     compared = compare(measured[first], measured[second], case_a=first.id, case_b=second.id)
