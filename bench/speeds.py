@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bench.case import Case
 from bench.compare import rates
@@ -50,12 +50,17 @@ def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, d
 
 def steps(run: Run) -> list[str]:
     """The steps of a run: loading alone first, then real ones, then emulated accelerators from slow to fast."""
+    return in_order(case.step.step for case in run.info.cases)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each of these steps once, ordered so."""
 
     def place(step: str) -> tuple[int, float, str]:
         kind, _, speed = step.partition(":")
         return ({"none": 0, "emulated": 2}.get(kind, 1), float(speed or 0), step)
 
-    return sorted({case.step.step for case in run.info.cases}, key=place)
+    return sorted(set(names), key=place)
 
 
 def in_words(step: str) -> str:

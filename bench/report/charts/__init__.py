@@ -12,5 +12,13 @@ if TYPE_CHECKING:
 CHARTS: Table[Chart] = Table(
     "chart",
     "feedbench.charts",
-    {},
+    {
+        "throughput": "bench.report.charts.throughput:CHART",
+        "waiting": "bench.report.charts.waiting:CHART",
+        "stages": "bench.report.charts.stages:CHART",
+        "utilisation": "bench.report.charts.utilisation:CHART",
+        "size_throughput": "bench.report.charts.size_throughput:CHART",
+        "break_even": "bench.report.charts.break_even:CHART",
+        "cold_warm": "bench.report.charts.cold_warm:CHART",
+    },
 )

@@ -1,0 +1,70 @@
+"""After how many epochs writing a format has paid for itself against today's case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+from pandas import DataFrame
+
+from bench.report.charts.base import Chart, Tables
+from bench.report.digits import significant
+from bench.report.palette import FORMATS, colours
+from bench.report.panels import WIDTH, by_step, height, number_axis, rows, values
+
+
+def draw(tables: Tables) -> Any:
+    """A panel a step, a row a stored format: epochs, with what bounds them; in words where there is no number."""
+    return by_step(tables.break_even.copy(), _panel) if len(tables.break_even) else None
+
+
+def _panel(words: str, part: DataFrame) -> Any:
+    part = part.assign(
+        label=part["stored"].str.replace("-", " "),
+        format=part["stored"].str.partition("-")[0],
+        said=[_said(row) for row in part.to_dict("records")],
+    ).sort_values("epochs", kind="stable")
+    finite = part[part["epochs"].abs() < float("inf")]["epochs"]
+    most = max(float(finite.max()) if len(finite) else 0.0, 1.0)
+    part["shown"] = part["epochs"].clip(upper=most * 1.15)
+    part["shown_high"] = part["epochs_high"].clip(upper=most * 1.15)
+    y, scale = rows(part["label"]), alt.Scale(domain=[0, most * 1.6], nice=False, clamp=True)
+    color = alt.Color("format:N", title="stored as", scale=colours(part["format"], FORMATS))
+    tooltip = [
+        alt.Tooltip("case:N", title="best case"),
+        alt.Tooltip("said:N", title="paid for after"),
+        alt.Tooltip("convert_s:Q", title="writing it, s", format=",.3r"),
+        alt.Tooltip("saved_s:Q", title="saved an epoch, s", format=",.3r"),
+        alt.Tooltip("today:N", title="against"),
+    ]
+    base = alt.Chart(
+        values(
+            part, ["label", "format", "case", "today", "said", "shown", "epochs_low", "shown_high", "convert_s", "saved_s"]
+        )
+    )
+    x = alt.X("shown:Q", title="epochs until the conversion has paid for itself", scale=scale, axis=number_axis())
+    layers = [
+        base.mark_rule(strokeWidth=5, opacity=0.35).encode(
+            x=alt.X("epochs_low:Q", scale=scale), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
+        ),
+        base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),
+        base.mark_text(align="left", dx=9, fontSize=11, color="#808080").encode(x=x, y=y, text="said:N", tooltip=tooltip),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
+
+
+def _said(row: dict[Any, Any]) -> str:
+    if row["epochs"] == 0:
+        return "nothing to write"
+    if row["epochs"] == float("inf"):
+        return "never: no gain is established"
+    return f"{significant(row['epochs'], 2)} epochs"
+
+
+CHART = Chart(
+    "break_even",
+    "Break-even",
+    draw,
+    "Writing a dataset in another format takes time once, and saves some in every epoch: after so many epochs it has paid for itself, "
+    "by each format's fastest case against today's. The bar follows the interval of the gain.",
+)

@@ -1,0 +1,87 @@
+"""Stored size against throughput: what speed costs in space. Pareto front and limits drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+from pandas import DataFrame
+
+from bench.report.charts.base import Chart, Tables
+from bench.report.palette import LIMIT, LOADERS, colours, shapes
+from bench.report.panels import WIDTH, by_step, measured, number_axis, rate_scale, values
+
+HEIGHT = 320
+
+
+def draw(tables: Tables) -> Any:
+    """A panel a step, a point a case; the front joins the cases that none beats in both."""
+    found = measured(tables.results)
+    stored = found[found["stored_bytes"].notna()].copy()
+    if not len(stored):
+        return None
+    stored["stored_mb"] = stored["stored_bytes"].astype(float) / 1e6
+    stored["stored"] = stored["format"] + " " + stored["payload"]
+    limits = found[found["format"] == "memory"]
+    return by_step(stored, lambda words, part: _panel(words, part, limits[limits["step"] == part["step"].iloc[0]]))
+
+
+def front(part: DataFrame) -> DataFrame:
+    """The rows that no other row beats: none is at least as small and faster, or smaller and at least as fast."""
+    ordered = part.sort_values(["stored_bytes", "images_per_s"], ascending=[True, False], kind="stable")
+    best = ordered["images_per_s"].cummax().shift(fill_value=-1.0)
+    return ordered[ordered["images_per_s"] > best]
+
+
+def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
+    best = front(part)
+    sizes = part["stored_mb"]
+    spread = float(sizes.max() / sizes.min())
+    across = (
+        alt.Scale(type="log", domain=[sizes.min() / 1.15, sizes.max() * 1.3], nice=False)
+        if spread >= 8
+        else alt.Scale(domain=[0, sizes.max() * 1.15], nice=False)
+    )
+    x = alt.X("stored_mb:Q", title="stored size, MB", scale=across, axis=number_axis())
+    y = alt.Y(
+        "images_per_s:Q",
+        title="images/s",
+        axis=number_axis(),
+        scale=rate_scale([*part["images_per_s"], *limits["images_per_s"]]),
+    )
+    line = alt.Chart(values(best, ["stored_mb", "images_per_s"])).mark_line(
+        interpolate="step-after", strokeWidth=1.5, color=LIMIT
+    )
+    names = alt.Chart(values(best, ["stored_mb", "images_per_s", "stored"])).mark_text(
+        align="left", dx=8, dy=-8, fontSize=11, color=LIMIT
+    )
+    bounds = alt.Chart(values(limits, ["label", "images_per_s"]))
+    layers = [
+        line.encode(x=x, y=y),
+        bounds.mark_rule(color=LIMIT, strokeDash=[4, 3]).encode(y=y),
+        bounds.mark_text(align="left", dx=4, dy=-6, fontSize=11, color=LIMIT).encode(x=alt.value(0), y=y, text="label:N"),
+        alt.Chart(values(part, ["case", "loader", "stored", "stored_mb", "images_per_s"]))
+        .mark_point(size=70, filled=False, strokeWidth=1.8)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("loader:N", title="loader", scale=colours(part["loader"], LOADERS)),
+            shape=alt.Shape("loader:N", title="loader", scale=shapes(part["loader"], LOADERS)),
+            tooltip=[
+                alt.Tooltip("case:N"),
+                alt.Tooltip("stored_mb:Q", title="stored, MB", format=",.3r"),
+                alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r"),
+            ],
+        ),
+        names.encode(x=x, y=y, text="stored:N"),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=words)
+
+
+CHART = Chart(
+    "size_throughput",
+    "Stored size against throughput",
+    draw,
+    "What speed costs in space: one point a case. The line is the Pareto front, the cases that none beats in both; where it is named, "
+    "the front turns. Dashed: what no pipeline here can beat.",
+)

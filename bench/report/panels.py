@@ -1,0 +1,92 @@
+"""What most charts are: panels below each other, one a step, with a row a case; and data as Vega-Lite takes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
+from typing import Any
+
+import altair as alt
+from pandas import DataFrame
+
+from bench.report.palette import dressed
+from bench.speeds import in_order, in_words
+
+WIDTH = 560
+"""Pixels of every panel's plot; a page may set another ``width``."""
+ROW = 19
+"""Pixels a case: charts of many cases grow in height, not in density."""
+WIDE = 12.0
+"""From this ratio of the largest to the smallest rate on, a logarithmic axis."""
+
+
+def by_step(table: DataFrame, panel: Callable[[str, DataFrame], Any]) -> Any:
+    """A panel for each step that has rows, in the order of ``bench.speeds.steps``; None without rows.
+
+    ``panel`` gets the step in words and its rows, and gives a chart (or None).
+    """
+    drawn = [panel(in_words(step), table[table["step"] == step]) for step in in_order(table["step"])]
+    return stacked([chart for chart in drawn if chart is not None])
+
+
+def stacked(panels: Sequence[Any]) -> Any:
+    """Panels below each other, each with axes of its own; None without any."""
+    if not panels:
+        return None
+    return dressed(alt.vconcat(*panels, spacing=28).resolve_scale(color="shared", shape="shared"))
+
+
+def measured(results: DataFrame, phase: str = "warm") -> DataFrame:
+    """The rows of one phase that have a rate, fastest first, with ``label``: the case as a row names it."""
+    found = results[(results["phase"] == phase) & results["images_per_s"].notna()].copy()
+    found["label"] = [label(row["case"], row["step"], row["status"]) for row in found.to_dict("records")]
+    return found.sort_values("images_per_s", ascending=False, kind="stable")
+
+
+def label(case: str, step: str, status: str = "ok") -> str:
+    """A case's id without the step, which its panel names, and a limit's name alone; what failed in some sweep says so."""
+    short = case.replace(f"-step={step}", "")
+    limit = re.fullmatch(r"memory-[a-z]+-(limit:[a-z]+)-pipeline(.*)", short)
+    short = limit[1] + limit[2] if limit else short
+    return f"{short} (failed)" if status == "failed" else short
+
+
+def values(table: DataFrame, columns: Iterable[str]) -> alt.InlineData:
+    """Rows as they are; what is missing or infinite is null, which JSON can say and a mark leaves out."""
+    rows = table[list(columns)].to_dict("records")
+    return alt.InlineData(values=[{str(key): _plain(value) for key, value in row.items()} for row in rows])
+
+
+def rows(labels: Iterable[str], title: str | None = None) -> alt.Y:
+    """The vertical axis: a row for each label, from the top in this order."""
+    return alt.Y(
+        "label:N", sort=list(dict.fromkeys(labels)), title=title, axis=alt.Axis(labelPadding=6, domain=False, ticks=False)
+    )
+
+
+def rate_scale(rates: Iterable[float], room: float = 1.12) -> alt.Scale:
+    """For images/s shown as points: logarithmic where they are far apart. An interval without bounds stretches nothing."""
+    found = [rate for rate in rates if rate > 0 and isfinite(rate)]
+    low, high = min(found), max(found)
+    if high / low >= WIDE:
+        return alt.Scale(type="log", domain=[low / room, high * room], nice=False, clamp=True)
+    spare = max(0.08 * (high - low), 0.01 * high)
+    return alt.Scale(domain=[max(low - spare, 0), high + spare], nice=False, zero=False, clamp=True)
+
+
+def number_axis(**more: Any) -> alt.Axis:
+    """Ticks as plain numbers with thousands apart, as many as find room."""
+    return alt.Axis(format=",.6~r", labelOverlap=True, **more)
+
+
+def height(table: DataFrame, least: int = 2) -> int:
+    """Pixels for as many rows as the table has labels."""
+    return ROW * max(table["label"].nunique(), least)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    number = float(value)
+    return number if isfinite(number) else None
