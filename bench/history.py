@@ -44,12 +44,12 @@ def write(path: Path, rows: Sequence[Epoch]) -> None:
 
 
 def read(path: Path) -> list[Epoch]:
-    """The rows of a ``history.csv``; DataError, naming the line, if one is not a row of a history."""
-    with path.open(newline="") as file:
-        try:
+    """The rows of a ``history.csv``; DataError if it cannot be read or a line is not a row of a history."""
+    try:
+        with path.open(newline="") as file:
             return [_row(raw) for raw in csv.DictReader(file)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is not a history of feedbench train: {error!r}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a history of feedbench train: {error!r}") from error
 
 
 def _row(raw: dict[str, str]) -> Epoch:

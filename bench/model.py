@@ -48,7 +48,8 @@ class Transfer:
 
     ``model`` takes images (batch, height, width, 3) and gives class scores: (batch, classes), or (batch, 1) for two
     classes; ``base`` is the part before the head; ``logits`` tells whether scores come before the softmax (or sigmoid);
-    ``precision`` is the dtype policy that took effect.
+    ``precision`` is the dtype policy that took effect; ``base_trains`` tells whether the base runs in training mode while
+    the model trains, with its dropout and batch normalisation.
     """
 
     model: keras.Model
@@ -57,6 +58,7 @@ class Transfer:
     logits: bool
     precision: str
     own_head: bool = False
+    base_trains: bool = False
 
     @property
     def binary(self) -> bool:
@@ -149,7 +151,8 @@ def build(
         x = keras.layers.GlobalAveragePooling2D()(x)
         x = keras.layers.Dropout(DROPOUT)(x)
         outputs = keras.layers.Dense(1 if classes == 2 else classes, dtype="float32", name="logits")(x)
-        return Transfer(keras.Model(inputs, outputs), base, classes, logits=True, precision=precision)
+        model, moves = keras.Model(inputs, outputs), step.step == "full"
+        return Transfer(model, base, classes, logits=True, precision=precision, base_trains=moves)
 
 
 def prepare(transfer: Transfer, step: StepSpec) -> None:
@@ -164,10 +167,7 @@ def prepare(transfer: Transfer, step: StepSpec) -> None:
         for layer in _before_head(transfer):
             layer.trainable = False
     elif step.step == "fine_tune":
-        if not 0 <= step.fine_tune_at < len(base.layers):
-            raise UsageError(
-                f"fine_tune_at must be below the {len(base.layers)} layers of {step.model}, got {step.fine_tune_at}"
-            )
+        check_fine_tune_at(base, step)
         for layer in base.layers[: step.fine_tune_at]:
             layer.trainable = False
         if transfer.own_head:
@@ -188,6 +188,18 @@ def prepare(transfer: Transfer, step: StepSpec) -> None:
         jit_compile=step.jit_compile,
         steps_per_execution=step.steps_per_execution,
     )
+
+
+def check_fine_tune_at(base: keras.Model, step: StepSpec) -> None:
+    """UsageError, with a layer to start from, if the base has no layer ``step.fine_tune_at``."""
+    layers = len(base.layers)
+    if not 0 <= step.fine_tune_at < layers:
+        # The notes' layer 100 of MobileNetV2's 154.
+        like = layers * 100 // 154
+        raise UsageError(
+            f"fine_tune_at must be below the {layers} layers of {step.model}, got {step.fine_tune_at}; "
+            f"pass --fine-tune-at {like} to leave as large a share of it frozen as layer 100 does of MobileNetV2"
+        )
 
 
 def _base(step: StepSpec, image_size: tuple[int, int]) -> keras.Model:
@@ -255,7 +267,9 @@ def _whole(inputs: Any, x: Any, own: keras.Model, *, classes: int, precision: st
         )
     activation = getattr(getattr(own.layers[-1], "activation", None), "__name__", "linear")
     squashed = activation in ("softmax", "sigmoid") or isinstance(own.layers[-1], keras.layers.Softmax)
-    return Transfer(keras.Model(inputs, own(x)), own, classes, logits=not squashed, precision=precision, own_head=True)
+    return Transfer(
+        keras.Model(inputs, own(x)), own, classes, logits=not squashed, precision=precision, own_head=True, base_trains=True
+    )
 
 
 def _before_head(transfer: Transfer) -> list[keras.Layer]:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import checkpoint, curves, history, model
+from bench import both_ways, checkpoint, curves, history, model
+from bench.both_ways import BothWays
 from bench.case import StepSpec
 from bench.evaluate import evaluator
 from bench.history import Epoch
@@ -32,7 +33,7 @@ NS = 1e9
 class Training:
     """What is trained, and on what. ``step.step`` is the first regime; ``fine_tune_epochs`` follow it.
 
-    early, to time it.
+    ``export`` also leaves a SavedModel, ``both_ways`` evaluates the training images with dropout on and off at the end.
     """
 
     dataset: Path
@@ -50,6 +51,11 @@ class Training:
             raise UsageError(f"step must be feature_extraction, fine_tune or full, for training; got {self.step.step!r}")
         if self.epochs < 0 or self.fine_tune_epochs < 0 or not self.epochs + self.fine_tune_epochs:
             raise UsageError(f"epochs must be 1 or more, got {self.epochs} and {self.fine_tune_epochs} of fine-tuning")
+        if self.step.step == "full" and self.fine_tune_epochs:
+            raise UsageError(
+                "fine-tuning follows --step feature_extraction: after full there is nothing left to thaw; "
+                "pass --fine-tune-epochs 0"
+            )
         if self.export and self.spec.placement != "model":
             raise UsageError("--export needs --placement model: what the pipeline does to the pixels is in no saved model")
 
@@ -71,14 +77,14 @@ class Watcher(Protocol):
     def started(self, epoch: int, regime: str, batches: int) -> None: ...
     def batch(self, images: int, loss: float) -> None: ...
     def ended(self, row: Epoch) -> None: ...
-    def both_ways(self, training: tuple[float, float], validation: tuple[float, float]) -> None: ...
+    def both_ways(self, found: BothWays) -> None: ...
 
 
 def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter_ns) -> list[Epoch]:
     """Train, or go on with what stands in ``training.results``; returns the whole history.
 
     Leaves ``history.csv``, ``accuracy`` and ``loss`` as SVG and PNG, ``model.keras``, ``base.weights.h5`` (for --weights)
-    and, if asked for, ``export``: a SavedModel from raw uint8 images to probabilities.
+    and, if asked for, ``export``, a SavedModel from raw uint8 images to probabilities, and ``both_ways.json``.
     """
     import keras
 
@@ -90,6 +96,8 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
         splits = [split for split in VALIDATION if split in info.splits]
         held_out = _feed(training, splits[0], stack, validating=True)[0] if splits else None
         transfer = _build(training, feed, info)
+        if training.fine_tune_epochs:
+            model.check_fine_tune_at(transfer.base, training.step)
         if done:
             checkpoint.restore_model(folder / "checkpoint.npz", transfer.model)
         rows = history.read(folder / "history.csv")[:done] if done else []
@@ -122,31 +130,43 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
         _finish(training, transfer, info, rows)
         if training.both_ways:
             plain = _feed(training, "train", stack, validating=True)[0]
-            ways = [evaluator(transfer, training=way)(plain.epoch(0)) for way in (True, False)]
-            watcher.both_ways(*ways)
+            on, off = (evaluator(transfer, training=way)(plain.epoch(0)) for way in (True, False))
+            found = both_ways.of(rows[-1], on=on, off=off, acting=both_ways.acting(transfer))
+            both_ways.write(folder / "both_ways.json", found)
+            watcher.both_ways(found)
     return rows
 
 
 def _open_folder(training: Training) -> int:
     """Make the folder, or check that what stands there is this training; how many epochs of it are done."""
     folder, path = training.results, training.results / "train.json"
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        ours = training.identity()
+    done = checkpoint.epochs_done(folder / "checkpoint.npz") if path.is_file() else 0
+    if done:
+        stored, ours = _flat(json.loads(path.read_text())), _flat(training.identity())
         other = next((key for key in ours if ours[key] != stored.get(key)), None)
         if other:
             raise UsageError(
-                f"{folder} holds a training with another {other} ({stored.get(other)}; now {ours[other]}); "
+                f"{folder} holds a training with {other} {stored.get(other)}, and now it is {ours[other]}; "
                 "choose another --results, or delete it"
             )
-        return checkpoint.epochs_done(folder / "checkpoint.npz")
-    if folder.exists() and (not folder.is_dir() or any(found.suffix != ".partial" for found in folder.iterdir())):
+        return done
+    ours_already = path.is_file() or not folder.exists()
+    if not ours_already and (not folder.is_dir() or any(found.suffix != ".partial" for found in folder.iterdir())):
         raise UsageError(f"{folder} is not empty and holds no training; choose another --results")
     folder.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(training.identity(), indent=1))
     beside.replace(path)
     return 0
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without the two levels of specs in between."""
+    return {
+        name: value
+        for key, group in fields.items()
+        for name, value in (group.items() if isinstance(group, dict) else [(key, group)])
+    }
 
 
 def _feed(training: Training, split: str, stack: ExitStack, *, validating: bool = False) -> tuple[Feed, DatasetInfo]:

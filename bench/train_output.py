@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bench.both_ways import BothWays
 from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
 from bench.train import Training, train
@@ -51,12 +52,10 @@ class Screen:
             f"{row.seconds:.1f} s, {row.images / row.seconds:,.0f} images/s, {row.wait_share:.1%} waiting"
         )
 
-    def both_ways(self, training: tuple[float, float], validation: tuple[float, float]) -> None:
-        """The same images and weights, twice."""
-        self._line(
-            f"the training images with dropout and random layers on: loss {training[0]:.4f} accuracy {training[1]:.1%}; "
-            f"off, as in validation: loss {validation[0]:.4f} accuracy {validation[1]:.1%}"
-        )
+    def both_ways(self, found: BothWays) -> None:
+        """The training images seen both ways, in words and numbers."""
+        for line in found.lines():
+            self._line(line)
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import re
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench import history
+from bench.both_ways import BothWays
 from bench.case import StepSpec
 from bench.curves import draw
 from bench.history import Epoch
@@ -31,7 +31,7 @@ class Silent:
     def __init__(self) -> None:
         self.batches = 0
         self.resumed_after = 0
-        self.ways: list[tuple[float, float]] = []
+        self.ways: list[BothWays] = []
 
     def resumed(self, rows: list[Epoch]) -> None:
         self.resumed_after = len(rows)
@@ -43,8 +43,8 @@ class Silent:
 
     def ended(self, row: Epoch) -> None: ...
 
-    def both_ways(self, training: tuple[float, float], validation: tuple[float, float]) -> None:
-        self.ways = [training, validation]
+    def both_ways(self, found: BothWays) -> None:
+        self.ways.append(found)
 
 
 class Killer(Silent):
@@ -186,10 +186,48 @@ def test_the_exported_model_predicts_what_the_pipeline_did(training: Training) -
 
 def test_both_ways_ends_with_the_training_images_seen_twice(training: Training) -> None:
     watcher = Silent()
-    rows = train(replace(training, epochs=1, both_ways=True), watcher)
-    assert len(watcher.ways) == 2
-    assert watcher.ways[0] != watcher.ways[1]
-    assert watcher.ways[1][0] == pytest.approx(rows[-1].loss, rel=0.5)
+    full = replace(training, step=replace(training.step, step="full"), fine_tune_epochs=0, both_ways=True)
+    rows = train(full, watcher)
+    [found] = watcher.ways
+    assert found.acting == ("dropout", "batch normalisation")
+    assert found.during == (rows[-1].loss, rows[-1].accuracy)
+    assert found.validation == (rows[-1].val_loss, rows[-1].val_accuracy)
+    assert found.on != found.off
+    kept = json.loads((training.results / "both_ways.json").read_text())
+    assert (kept["on"], kept["off"]) == (list(found.on), list(found.off))
+    # Evaluated by Keras itself on the model that was saved, loss and accuracy are those with everything off.
+    import keras
+
+    from loaders import LOADERS
+    from storage.dataset import open_dataset
+
+    saved = keras.models.load_model(training.results / "model.keras", compile=False)
+    saved.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    feed = LOADERS[full.loader].build(open_dataset(full.dataset), replace(full.spec, augment=False, shuffle=False))
+    images, labels = (np.concatenate(part) for part in zip(*feed.epoch(0), strict=True))
+    feed.close()
+    assert saved.evaluate(images, labels, verbose=0) == pytest.approx(found.off, rel=1e-4)
+
+
+def test_a_frozen_base_leaves_only_dropout_to_differ(training: Training) -> None:
+    watcher = Silent()
+    train(replace(training, epochs=1, fine_tune_epochs=0, both_ways=True), watcher)
+    assert watcher.ways[0].acting == ("dropout",)
+    inside = replace(training, results=training.results.parent / "inside", epochs=1, fine_tune_epochs=0, both_ways=True)
+    train(replace(inside, spec=replace(inside.spec, placement="model")), watcher)
+    assert watcher.ways[1].acting == ("dropout", "augmentation")
+
+
+def test_preprocessing_inside_and_outside_learns_the_same(training: Training) -> None:
+    """Same seed, no augmentation: the same pixels reach the same weights, so the histories agree to rounding."""
+    plain = replace(training, spec=replace(training.spec, augment=False))
+    outside = train(plain, Silent())
+    inside = replace(plain, spec=replace(plain.spec, placement="model"), results=plain.results.parent / "inside")
+    for ours, theirs in zip(train(inside, Silent()), outside, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)
+        assert ours.val_loss == pytest.approx(theirs.val_loss, rel=1e-3)
+        assert ours.val_accuracy == pytest.approx(theirs.val_accuracy, abs=1 / 20 + 1e-9)
+    assert outside[0].loss != pytest.approx(outside[-1].loss, rel=1e-3)
 
 
 def test_what_cannot_be_is_one_line(training: Training, tmp_path: Path) -> None:
@@ -204,13 +242,27 @@ def test_what_cannot_be_is_one_line(training: Training, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="full is not empty and holds no training"):
         train(replace(training, results=tmp_path / "full"), Silent())
     train(replace(training, epochs=1, fine_tune_epochs=0), Silent())
-    with pytest.raises(UsageError, match=re.escape("run holds a training with another epochs (1; now 2)")):
+    with pytest.raises(UsageError, match="run holds a training with epochs 1, and now it is 2"):
         train(training, Silent())
+    with pytest.raises(UsageError, match="run holds a training with batch_size 16, and now it is 8"):
+        train(replace(training, epochs=1, fine_tune_epochs=0, spec=replace(training.spec, batch_size=8)), Silent())
+    with pytest.raises(UsageError, match="after full there is nothing left to thaw; pass --fine-tune-epochs 0"):
+        replace(training, step=replace(training.step, step="full"))
     (training.results / "checkpoint.npz").write_bytes(b"half")
     with pytest.raises(DataError, match=r"checkpoint\.npz is not a checkpoint of feedbench train"):
         train(replace(training, epochs=1, fine_tune_epochs=0), Silent())
     with pytest.raises(UsageError, match="image_dataset_from_directory reads directories only"):
         train(replace(training, results=tmp_path / "b", loader="image_dataset_from_directory"), Silent())
+
+
+def test_what_cannot_be_fine_tuned_is_said_before_the_first_epoch(training: Training) -> None:
+    watcher = Silent()
+    late = replace(training, step=replace(training.step, fine_tune_at=100))
+    with pytest.raises(UsageError, match=r"fine_tune_at must be below the 4 layers of .*, got 100; pass --fine-tune-at 2"):
+        train(late, watcher)
+    assert watcher.batches == 0
+    # Nothing was learnt yet, so the mended command may use the folder.
+    assert len(train(training, watcher)) == 4
 
 
 def test_a_history_that_is_none_is_named(tmp_path: Path) -> None:
