@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +11,7 @@ from typing import cast
 from bench.advice import Advice, Limits, Source, advise
 from bench.breakeven import TODAY
 from bench.case import DEFAULT_STEP, Case, StepSpec
+from bench.model import image_size_of, scaling_of
 from bench.racing import LEAST_SWEEPS
 from loaders.base import PLACEMENTS, LoaderSpec, Placement
 from storage.base import PAYLOADS, Payload
@@ -68,7 +67,7 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
     options = RunOptions(
         images=question.images, limit=min(source.fed_images or 1, ENOUGH_IMAGES), budget_s=question.budget_s,
         results=question.results, data=question.data, tiny=question.tiny,
-        image_size=input_size(question.model) if question.model else (160, 160),
+        image_size=_image_size(question), files=(question.model.resolve(),) if question.model else (),
     )  # fmt: skip
     with Bar(Console(stderr=True)) as bar:
         folder = run(options, bar, command(), planned=plan(question))
@@ -96,8 +95,7 @@ def plan(question: Question) -> list[Case]:
         if loader in LOADERS
     ]
     chosen = list(dict.fromkeys([today, *contenders]))[:held]
-    alone = [_case(c.format, c.payload, c.loader, c.spec.placement, StepSpec(step="none"), question) for c in chosen]
-    return [*chosen, *alone]
+    return list(dict.fromkeys([*chosen, *(case.alone for case in chosen)]))
 
 
 def today_case(question: Question, step: StepSpec) -> Case:
@@ -145,41 +143,20 @@ def parse_bytes(text: str | None) -> int | None:
     return int(float(match[1]) * float((1024 if match[3] else 1000) ** power))
 
 
-def input_size(model: Path) -> tuple[int, int]:
-    """(height, width) that a ``.keras`` file's model takes; 160 x 160 where it takes any. DataError if it is no such file."""
-    try:
-        with zipfile.ZipFile(model) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"--model: {model} is not a .keras file: {error}. Write one with model.save('NAME.keras')."
-        ) from error
-    shape = next(_shapes(config), None)
-    return (int(shape[1] or 160), int(shape[2] or 160)) if shape else (160, 160)
-
-
-def _shapes(config: object) -> Iterator[list[int | None]]:
-    """Input shapes (batch, height, width, channels) in a model's configuration, outermost first."""
-    if isinstance(config, dict):
-        for key in ("batch_shape", "batch_input_shape"):
-            if isinstance(shape := config.get(key), list) and len(shape) == 4:
-                yield shape
-        for value in config.values():
-            yield from _shapes(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _shapes(value)
-
-
 def _step(question: Question) -> StepSpec:
     if question.model is None:
         return StepSpec(step=question.step or DEFAULT_STEP)
-    return StepSpec(step=question.step or "full", model=str(question.model))
+    return StepSpec(step=question.step or "full", model=question.model.name)
+
+
+def _image_size(question: Question) -> tuple[int, int]:
+    """What the model takes; 160 x 160 where it takes any."""
+    return (image_size_of(str(question.model)) if question.model else None) or (160, 160)
 
 
 def _case(format_: str, payload: str, loader: str, placement: str, step: StepSpec, question: Question) -> Case:
-    size = input_size(question.model) if question.model else (160, 160)
-    spec = LoaderSpec(placement=cast(Placement, placement), image_size=size)
+    scaling = scaling_of(str(question.model)) if question.model else "tf"
+    spec = LoaderSpec(placement=cast(Placement, placement), image_size=_image_size(question), scaling=scaling)
     return Case(format=format_, payload=cast(Payload, payload), loader=loader, spec=spec, step=step)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import loaders
 from bench.advice import Limits, Source, advise
-from bench.advise import Question, ask, input_size, look, parse_bytes, plan, today_case
+from bench.advise import Question, ask, look, parse_bytes, plan, today_case
 from bench.case import StepSpec
 from bench.racing import LEAST_SWEEPS
 from loaders import LOADERS
@@ -85,14 +85,21 @@ def test_bad_sizes(text: str) -> None:
         parse_bytes(text)
 
 
-def test_the_model_says_its_input_size(tmp_path: Path) -> None:
-    layers = [{"class_name": "InputLayer", "config": {"batch_shape": [None, 96, 128, 3]}}]
+def test_the_model_says_its_size_and_scaling_and_leaves_its_path_out(images: Path, tmp_path: Path) -> None:
+    layers = [
+        {"class_name": "InputLayer", "config": {"batch_shape": [None, 96, 128, 3]}},
+        {"class_name": "Rescaling", "config": {}},
+    ]
     with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
-        archive.writestr("config.json", json.dumps({"config": {"layers": layers}}))
-    assert input_size(tmp_path / "m.keras") == (96, 128)
+        archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": {"layers": layers}}))
+    planned = plan(Question(images=images, model=tmp_path / "m.keras"))
+    assert {case.spec.image_size for case in planned} == {(96, 128)}
+    assert {case.spec.scaling for case in planned} == {"none"}
+    assert {case.step.model for case in planned if case.step.trains} == {"m.keras"}
+    assert {case.alone for case in planned if case.step.trains} == {case for case in planned if not case.step.trains}
     (tmp_path / "no.keras").write_text("no")
-    with pytest.raises(DataError, match=r"no\.keras is not a \.keras file"):
-        input_size(tmp_path / "no.keras")
+    with pytest.raises(DataError, match=r"no\.keras"):
+        plan(Question(images=images, model=tmp_path / "no.keras"))
 
 
 def test_the_source_is_counted(images: Path) -> None:
