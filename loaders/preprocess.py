@@ -25,5 +25,14 @@ def augment_and_scale(spec: LoaderSpec) -> list[keras.Layer]:
     elif spec.scaling == "torch":
         layers.append(keras.layers.Rescaling(1 / (255 * DEVIATION), offset=-MEAN / DEVIATION))
     elif spec.scaling == "caffe":
-        layers.append(keras.layers.Lambda(lambda images: keras.ops.flip(images, axis=-1) - MEAN_BGR))
+        layers.append(_caffe())
     return layers
+
+
+def _caffe() -> keras.Model:
+    """RGB to BGR, less the mean. Made of Keras' own operations: a model with a Lambda in it would not load in safe mode."""
+    rgb = keras.Input((None, None, 3), name="rgb")
+    bgr = keras.ops.flip(rgb, axis=-1)
+    bgr._keras_history.operation.name = "rgb_to_bgr"  # Else it counts up, and no two configurations are the same.
+    centred = keras.layers.Rescaling(1.0, offset=-MEAN_BGR, name="centred")(bgr)
+    return keras.Model(rgb, centred, name="caffe")
