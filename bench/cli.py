@@ -206,7 +206,9 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="A stored dataset, as python -m storage.convert wrote it.")],
     loader: Annotated[str, typer.Option(help="Which input pipeline feeds it.")] = "tfdata",
     epochs: Annotated[int, typer.Option(help="Epochs before fine-tuning.")] = 10,
-    fine_tune_epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning after them.")] = 5,
+    fine_tune_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of fine-tuning after them.", show_default="5; 0 with --step full")
+    ] = None,
     fine_tune_at: Annotated[int, typer.Option(help="The first layer of the base that is fine-tuned.")] = 100,
     step: Annotated[str, typer.Option(help="The first regime: feature_extraction, or full.")] = "feature_extraction",
     model: Annotated[str, typer.Option(help="A keras.applications name, or a .keras file.")] = "MobileNetV2",
@@ -252,7 +254,8 @@ def train(
     )  # fmt: skip
     training = Training(
         dataset=dataset, results=results or new_folder(Path("results")), loader=loader, spec=spec, step=step_spec,
-        epochs=epochs, fine_tune_epochs=fine_tune_epochs, export=export, both_ways=both_ways,
+        epochs=epochs, fine_tune_epochs=(5 if step != "full" else 0) if fine_tune_epochs is None else fine_tune_epochs,
+        export=export, both_ways=both_ways,
     )  # fmt: skip
     train_and_print(with_model_fitted(training, image_size=image_size))
 
