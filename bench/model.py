@@ -217,16 +217,17 @@ def _base(step: StepSpec, image_size: tuple[int, int]) -> keras.Model:
             base = make(
                 input_shape=(*image_size, 3), include_top=False, weights="imagenet" if step.weights == "imagenet" else None
             )
-        except ValueError as error:
+        except Exception as error:
+            fetching = step.weights == "imagenet" and (not isinstance(error, ValueError) or "hash" in str(error))
+            if fetching:
+                raise DataError(
+                    f"weights imagenet of {step.model} could not be fetched ({_line(error)}); "
+                    "fetch the file elsewhere and pass --weights FILE, or use --weights none"
+                ) from error
+            if not isinstance(error, ValueError):
+                raise
             raise UsageError(
                 f"{step.model} cannot be made for images of {image_size[0]}x{image_size[1]}: {_line(error)}"
-            ) from error
-        except Exception as error:
-            if step.weights != "imagenet":
-                raise
-            raise DataError(
-                f"weights imagenet of {step.model} could not be fetched ({_line(error)}); "
-                "fetch the file elsewhere and pass --weights FILE, or use --weights none"
             ) from error
     if step.weights not in ("none", "imagenet"):
         load_weights(base, Path(step.weights))
