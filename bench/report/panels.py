@@ -1,4 +1,4 @@
-"""What most charts are: panels below each other, one a step, with a row a case; and data as Vega-Lite takes it."""
+"""What most charts are: panels below each other, one a step, with a row a case."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pandas import DataFrame
 
 from bench.report.palette import dressed
 from bench.speeds import in_order, in_words
+
+# Altair warns of large data for the sake of notebooks; 200 curves are no problem for a page.
+alt.data_transformers.disable_max_rows()
 
 WIDTH = 560
 """Pixels of every panel's plot; a page may set another ``width``."""
@@ -52,10 +55,9 @@ def label(case: str, step: str, status: str = "ok") -> str:
     return f"{short} (failed)" if status == "failed" else short
 
 
-def values(table: DataFrame, columns: Iterable[str]) -> alt.InlineData:
-    """Rows as they are; what is missing or infinite is null, which JSON can say and a mark leaves out."""
-    rows = table[list(columns)].to_dict("records")
-    return alt.InlineData(values=[{str(key): _plain(value) for key, value in row.items()} for row in rows])
+def values(table: DataFrame, columns: Iterable[str]) -> DataFrame:
+    """Some columns, once each; what is missing or infinite Altair writes as null, and a mark leaves it out."""
+    return table[list(dict.fromkeys(columns))]
 
 
 def rows(labels: Iterable[str], title: str | None = None) -> alt.Y:
@@ -83,10 +85,3 @@ def number_axis(**more: Any) -> alt.Axis:
 def height(table: DataFrame, least: int = 2) -> int:
     """Pixels for as many rows as the table has labels."""
     return ROW * max(table["label"].nunique(), least)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    number = float(value)
-    return number if isfinite(number) else None

@@ -8,20 +8,21 @@ from pathlib import Path
 from bench.choices import choices
 from bench.record import load_run
 from bench.report.csv import write_csv
+from bench.report.derived import tables
+from bench.report.files import put
+from bench.report.page import write_page
+from bench.report.pictures import write_charts
 
 
-def write_report(folder: Path) -> None:
-    """Write the files of a report into a run's folder, each beside its place and then renamed.
+def write_report(folder: Path, today: str | None = None) -> Path:
+    """Write the files of a report into a run's folder, each beside its place and then renamed; return the page's path.
 
-    Raises DataError if the folder is no run.
+    ``today`` is the id of the case that the user has (by default the plain generator on a directory). Raises UsageError if it
+    was not measured, and DataError if the folder is no run.
     """
     run = load_run(folder)
+    shown = tables(run, today)
     write_csv(run)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
-
-
-def put(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then rename it: a reader sees all of it, or the one before."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    beside.replace(path)
+    write_charts(shown, folder / "charts")
+    return write_page(run, folder, tables=shown, today=today)

@@ -54,7 +54,7 @@ def _curves(curve: DataFrame, scale: alt.Scale) -> Any:
         )
     )
     mark = (
-        alt.Chart(alt.InlineData(values=[{"au": PASS_AU}]))
+        alt.Chart(DataFrame({"au": [PASS_AU]}))
         .mark_rule(strokeDash=[4, 3], color=LIMIT)
         .encode(y=alt.Y("au:Q", title=""))
     )

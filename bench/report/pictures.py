@@ -1,0 +1,59 @@
+"""Charts as files: ``charts/NAME.svg`` and ``charts/NAME.png``, by vl-convert, without a browser or a network."""
+
+from __future__ import annotations
+
+import io
+import re
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from bench.report.charts import CHARTS
+from bench.report.charts.base import Tables
+from bench.report.files import put
+
+LARGEST = 6_000_000
+"""Pixels: a chart of 120 cases is drawn at less than twice its size, so that it stays a picture to attach."""
+COLOURS = 128
+"""Of a PNG: a tenth of the bytes, and nothing that an eye would see in a chart."""
+
+
+def write_charts(tables: Tables, folder: Path) -> list[str]:
+    """Write every chart that has something to show, remove those of an earlier report that have not; return their names."""
+    folder.mkdir(exist_ok=True)
+    drawn: list[str] = []
+    for name, chart in CHARTS.items():
+        picture = chart.draw(tables)
+        if picture is None:
+            for suffix in (".svg", ".png"):
+                (folder / f"{name}{suffix}").unlink(missing_ok=True)
+            continue
+        svg = as_svg(picture)
+        put(folder / f"{name}.svg", svg)
+        put(folder / f"{name}.png", as_png(svg))
+        drawn.append(name)
+    return drawn
+
+
+def as_svg(picture: Any) -> str:
+    """An Altair chart as SVG text."""
+    import altair
+    import vl_convert
+
+    version = "_".join(altair.SCHEMA_VERSION.split(".")[:2])
+    return str(vl_convert.vegalite_to_svg(picture.to_dict(validate=False), vl_version=version))
+
+
+def as_png(svg: str) -> bytes:
+    """An SVG picture as PNG, at twice its size unless that would be very large."""
+    import vl_convert
+    from PIL import Image
+
+    size = re.search(r'<svg[^>]*? width="([\d.]+)"[^>]*? height="([\d.]+)"', svg)
+    area = float(size[1]) * float(size[2]) if size else LARGEST / 4
+    png = vl_convert.svg_to_png(svg, scale=min(2.0, max(1.0, sqrt(LARGEST / area))))
+    with Image.open(io.BytesIO(png)) as image:
+        few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    few.save(out, "PNG", optimize=True)
+    return out.getvalue()
