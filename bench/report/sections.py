@@ -6,7 +6,7 @@ A section without data says in one line which command would fill it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -19,7 +19,7 @@ from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.digits import significant
 from bench.report.verdict import verdict
-from bench.speeds import in_words
+from bench.speeds import in_order, in_words
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A chart as the page holds it: its Vega-Lite spec, and what to see in it."""
+    """A chart as the page holds it: its Vega-Lite spec, and what to see in it.
+
+    ``first`` is the title of the panel that is shown first, where there is a panel for each step; else all are shown.
+    """
 
     name: str
     title: str
     caption: str
     spec: Mapping[str, Any]
+    first: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,37 +80,61 @@ def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:
                 context={"cases": cases(tables.results, decisive_step(run))}),
         _charts(tables, "throughput", "Throughput", "Throughput, with every sweep",
                 Missing("Nothing was measured. To go on:", "feedbench run --resume RUN")),
-        _charts(tables, "stages", "Stages", "Where the time goes, stage by stage",
-                Missing("The stages were not timed. To time them:", method.command(run, "--stages"))),
+        _time(run, tables),
         _charts(tables, "utilisation", "Accelerators", "How fast an accelerator each case can feed",
                 Missing("Loading alone was not measured. To measure it:", method.command(run, "--step none"))),
-        _charts(tables, "pareto", "Size", "Stored size against throughput",
+        _charts(tables, "size_throughput", "Size", "Stored size against throughput",
                 Missing("No stored dataset was measured. To measure some:", method.command(run))),
         _break_even(run, tables),
         _charts(tables, "cold_warm", "Cold and warm", "Cold against warm",
                 Missing("No cold epoch was measured. To measure them:", method.command(run, "--cache cold"))),
         Section("claims", "Claims", "Three claims, answered by this run", template="claims.html.j2",
                 context={"claims": blocks(run)}),
+        *_further(tables),
         _method(run),
     ]  # fmt: skip
 
 
 def _charts(tables: Tables, name: str, short: str, title: str, missing: Missing) -> Section:
+    """A section that is one chart: its heading is the section's, what to see in it the section's first words."""
     drawn = _drawn(tables, name)
-    lead = drawn.caption if drawn else ""
-    charts = [Drawn(drawn.name, "", "", drawn.spec)] if drawn else []
-    return Section(name, short, title, lead=lead, charts=charts, missing=None if drawn else missing)
+    if drawn is None:
+        return Section(name, short, title, missing=missing)
+    return Section(name, short, title, lead=drawn.caption, charts=[replace(drawn, title="", caption="")])
+
+
+def _time(run: Run, tables: Tables) -> Section:
+    drawn = [chart for chart in (_drawn(tables, name) for name in ("waiting", "stages")) if chart]
+    timed = any(chart.name == "stages" for chart in drawn)
+    missing = Missing("The stages of the pipelines were not timed. To time them:", method.command(run, "--stages"))
+    return Section("stages", "Stages", "Where the time goes", charts=drawn, missing=None if timed else missing)
+
+
+def _further(tables: Tables) -> list[Section]:
+    """Charts that other packages add to CHARTS."""
+    drawn = [chart for chart in (_drawn(tables, name) for name in CHARTS if name not in CHARTS.built_in) if chart]
+    return [Section("further", "More charts", "More charts", charts=drawn)] if drawn else []
 
 
 def _drawn(tables: Tables, name: str) -> Drawn | None:
-    if name not in CHARTS:
-        return None
     chart = CHARTS[name]
     picture = chart.draw(tables)
     if picture is None:
         return None
     spec = picture.to_dict()
-    return Drawn(name, chart.title, chart.about, spec | {"description": f"{chart.title}. {chart.about}"})
+    return Drawn(
+        name, chart.title, chart.about, spec | {"description": f"{chart.title}. {chart.about}"}, _first(tables, spec)
+    )
+
+
+def _first(tables: Tables, spec: Mapping[str, Any]) -> str:
+    """The panel of the step that decides, if the chart has a panel for each of several steps."""
+    titles = [panel.get("title") for panel in spec.get("vconcat", ())]
+    named = [in_words(step) for step in in_order(tables.results["step"])]
+    if len(titles) < 2 or not set(titles) <= set(named):
+        return ""
+    # Loading alone comes first in order, and decides only where nothing else was measured.
+    return next(title for title in [*named[1:], *named] if title in titles)
 
 
 def _break_even(run: Run, tables: Tables) -> Section:
@@ -122,7 +150,8 @@ def _break_even(run: Run, tables: Tables) -> Section:
     drawn = _drawn(tables, "break_even")
     return Section(
         "break_even", "Break-even", "When a conversion has paid for itself", lead=drawn.caption if drawn else "",
-        template="breakeven.html.j2", context={"breakeven": groups}, charts=[drawn] if drawn else [],
+        template="breakeven.html.j2", context={"breakeven": groups},
+        charts=[replace(drawn, title="", caption="")] if drawn else [],
         missing=None if groups else missing,
     )  # fmt: skip
 

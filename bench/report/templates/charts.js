@@ -15,21 +15,51 @@
     view: { stroke: "var(--line)" },
   };
 
-  const whole = (spec) => !["facet", "concat", "hconcat", "vconcat", "repeat"].some((name) => name in spec)
+  const joined = ["vconcat", "hconcat", "concat"];
+  const whole = (spec) => ![...joined, "facet", "repeat"].some((name) => name in spec)
     && !["row", "column", "facet"].some((name) => spec.encoding && name in spec.encoding);
+
+  // Panels that stand below each other become charts of their own, each as wide as the page.
+  function panels(spec) {
+    const name = joined.find((one) => spec[one]?.every(whole));
+    if (!name) return [spec];
+    const { [name]: members, resolve, spacing, columns, ...common } = spec;
+    return members.map((member) => ({ ...common, ...member }));
+  }
+
+  // On a phone a row's name stands above its marks: beside them it would leave them no room.
+  function narrowed(spec, width) {
+    const rows = (one) => one.encoding?.y?.type === "nominal";
+    const above = { labelAlign: "left", labelOffset: -14, labelPadding: 0, labelLimit: width - 8, ticks: false, domain: false, zindex: 1 };
+    const changed = (one) => {
+      const next = { ...one };
+      if (one.layer) next.layer = one.layer.map(changed);
+      if (rows(one)) {
+        const y = one.encoding.y;
+        if (one.mark?.type === "bar") next.mark = { ...one.mark, height: { band: 0.4 } };
+        next.encoding = { ...one.encoding, y: { ...y, title: null, axis: { ...y.axis, ...above } } };
+      }
+      return next;
+    };
+    const named = rows(spec) || spec.layer?.some(rows);
+    return named ? { ...changed(spec), height: typeof spec.height === "number" ? spec.height * 1.8 : { step: 34 } } : spec;
+  }
 
   function fitted(spec, width) {
     const narrow = width < NARROW;
-    const fit = whole(spec) ? { width: "container", autosize: { type: "fit-x", contains: "padding" } } : {};
+    const fit = whole(spec) ? { width: "container" } : {};
     const config = { ...spec.config };
     for (const [name, values] of Object.entries(theme)) {
       config[name] = typeof values === "object" ? { ...config[name], ...values } : values;
     }
+    config.padding = 2;
     if (narrow) {
-      config.axis = { ...config.axis, labelLimit: 120, labelFontSize: 11 };
-      config.legend = { ...config.legend, orient: "bottom", columns: 1, labelLimit: width - 60 };
+      config.axis = { ...config.axis, labelFontSize: 11 };
+      config.axisX = { ...config.axisX, tickCount: 5 };
+      const below = { direction: "vertical", anchor: "start" };
+      config.legend = { ...config.legend, orient: "top", columns: 2, labelLimit: width / 2 - 50, layout: { top: below } };
     }
-    return { ...spec, ...fit, config };
+    return { ...(narrow ? narrowed(spec, width) : spec), ...fit, config };
   }
 
   function start() {
@@ -39,6 +69,28 @@
     document.head.append(script);
   }
 
+  // A panel for each step: one is shown, the others are a click away, and paper shows all.
+  function offer(plot, titles, first) {
+    const tabs = plot.appendChild(document.createElement("div"));
+    tabs.className = "tabs";
+    tabs.setAttribute("role", "group");
+    tabs.setAttribute("aria-label", "Measured with");
+    const places = titles.map(() => plot.appendChild(document.createElement("div")));
+    const buttons = titles.map((title) => tabs.appendChild(document.createElement("button")));
+    const show = (chosen) => {
+      for (const [number, place] of places.entries()) {
+        place.className = number === chosen ? "panel" : "panel off";
+        buttons[number].setAttribute("aria-pressed", String(number === chosen));
+      }
+    };
+    for (const [number, button] of buttons.entries()) {
+      button.type = "button";
+      button.textContent = titles[number];
+      button.addEventListener("click", () => show(number));
+    }
+    show(Math.max(titles.indexOf(first), 0));
+  }
+
   async function draw(figure) {
     if (figure.dataset.state) return;
     figure.dataset.state = "drawing";
@@ -46,11 +98,18 @@
     try {
       start();
       const spec = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+      const width = plot.clientWidth;
+      const parts = panels(spec);
       plot.replaceChildren();
-      // The interpreter instead of generated code: the page's policy allows no eval.
-      await window.vegaEmbed(plot, fitted(spec, plot.clientWidth), {
-        ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },
-      });
+      if (figure.dataset.first && parts.length > 1) offer(plot, parts.map((part) => part.title?.text ?? part.title), figure.dataset.first);
+      for (const [number, panel] of parts.entries()) {
+        const place = plot.querySelectorAll(".panel")[number] ?? plot.appendChild(document.createElement("div"));
+        place.classList.add("panel");
+        // The interpreter instead of generated code: the page's policy allows no eval.
+        await window.vegaEmbed(place, fitted(panel, width), {
+          ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },
+        });
+      }
       figure.dataset.state = "drawn";
       figure.dataset.drawn = "";
     } catch (error) {

@@ -1,0 +1,107 @@
+"""``feedbench compare A B --html``: two runs side by side on one page, case by case, with the machine's part in it said first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from bench.gate import Change, Side, broken, changes, environment_differences
+from bench.report.page import put, render
+from bench.report.palette import LIMIT, dressed
+from bench.report.panels import ROW, rows, values
+from bench.report.sections import Drawn
+
+VERDICTS = {"faster": "#009E73", "slower": "#D55E00", "tie": LIMIT}
+SHAPES = {"faster": "triangle-right", "slower": "triangle-left", "tie": "circle"}
+
+
+def write_comparison(a: Side, b: Side, path: Path, reasons: Sequence[str] = ()) -> Path:
+    """Write the page to ``path``, all or nothing, and return it. ``reasons`` are why the gate fails, if it does.
+
+    The two sides are what ``bench.gate.read_side`` gives; a case that only one of them measured is listed with its reason.
+    """
+    found, failed = changes(a, b), broken(a, b)
+    apart = [
+        (case, failed.get(case, f"measured only in {'A' if case in a.rates else 'B'}"))
+        for case in sorted(a.rates.keys() ^ b.rates.keys())
+    ]
+    html = render(
+        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, verdict=_verdict(found, len(apart)),
+        warnings=_warnings(a, b), reasons=reasons, changes=found, chart=_drawn(found) if found else None, apart=apart,
+        how=_how(found),
+    )  # fmt: skip
+    return put(path, html)
+
+
+def _verdict(found: Sequence[Change], apart: int) -> str:
+    counts = Counter(change.verdict for change in found)
+    words = [f"{counts['faster']} are established to be faster in B", f"{counts['slower']} slower", f"{counts['tie']} tie"]
+    missing = f" {apart} could not be compared." if apart else ""
+    return f"Of {len(found)} cases that both runs measured, {words[0]}, {words[1]}, and {words[2]}.{missing}"
+
+
+def _warnings(a: Side, b: Side) -> list[str]:
+    differences = environment_differences(a, b)
+    if differences:
+        return [f"They come from different environments, so a change may be the machine's: {'; '.join(differences)}."]
+    if a.environment is None or b.environment is None:
+        return ["A sweeps.csv does not say what it ran on: a change may be the machine's."]
+    return []
+
+
+def _how(found: Sequence[Change]) -> str:
+    said = (
+        f"Intervals hold for all {len(found)} cases at once; faster or slower is said only where the whole interval lies on "
+        "that side of 1."
+    )
+    if not any(change.against_limit for change in found):
+        return said
+    return (
+        f"{said} Each case was compared relative to limit:decode in the same sweeps, so that a machine that became faster or "
+        "slower as a whole is no change."
+    )
+
+
+def _drawn(found: Sequence[Change]) -> Drawn:
+    about = "B ÷ A of every case with its interval: what lies wholly right of the line is faster in B."
+    spec = _chart(found).to_dict()
+    return Drawn("ratios", "", about, spec | {"description": about})
+
+
+def _chart(found: Sequence[Change]) -> Any:
+    import pandas as pd
+
+    columns = ["label", "ratio", "low", "high", "verdict", "a_images_per_s", "b_images_per_s"]
+    ordered = sorted(found, key=lambda change: -change.decisive.ratio)
+    table = pd.DataFrame(
+        [
+            (c.case, c.decisive.ratio, c.decisive.low, c.decisive.high, c.verdict, c.a_images_per_s, c.b_images_per_s)
+            for c in ordered
+        ],
+        columns=columns,
+    )
+    ends = [end for c in found for end in (c.decisive.low, c.decisive.high, c.decisive.ratio) if end > 0 and isfinite(end)]
+    scale = alt.Scale(domain=[min([0.95, *ends]), max([1.05, *ends])], nice=True, zero=False, clamp=True)
+    x = alt.X("ratio:Q", title="B ÷ A, images/s", scale=scale)
+    y = rows(table["label"])
+    colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())))
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())))
+    tooltip = ["label:N", "verdict:N"] + [
+        alt.Tooltip(f"{name}:Q", format=",.4r") for name in columns if name not in ("label", "verdict")
+    ]
+    base = alt.Chart(values(table, columns))
+    layers = [
+        alt.Chart(alt.InlineData(values=[{"one": 1}])).mark_rule(color=LIMIT).encode(x=alt.X("one:Q", scale=scale)),
+        base.mark_rule(strokeWidth=4, opacity=0.4, clip=True).encode(
+            x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, color=colour, tooltip=tooltip
+        ),
+        base.mark_point(filled=True, size=55, opacity=1, clip=True).encode(
+            x=x, y=y, color=colour, shape=shape, tooltip=tooltip
+        ),
+    ]
+    return dressed(alt.layer(*layers).properties(width=560, height=ROW * max(len(table), 2)))
