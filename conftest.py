@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 
@@ -34,3 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--vary", metavar="NAME=V1,V2", action="append", default=[],
         help="measure with each value of a field of loader or step; may be given several times",
     )  # fmt: skip
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --benchmark-only no test runs, so none is imported: what only tests need may be missing."""
+    tests = collection_path == config.rootpath / "tests"
+    return True if tests and config.getoption("benchmark_only", default=False) else None
