@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 import altair as alt
@@ -77,9 +77,15 @@ def rate_scale(rates: Iterable[float], room: float = 1.12) -> alt.Scale:
     return alt.Scale(domain=[max(low - spare, 0), high + spare], nice=False, zero=False, clamp=True)
 
 
-def number_axis(**more: Any) -> alt.Axis:
-    """Ticks as plain numbers with thousands apart, as many as find room."""
-    return alt.Axis(format=",.6~r", labelOverlap=True, **more)
+def number_axis(scale: alt.Scale | None = None) -> alt.Axis:
+    """Ticks as plain numbers with thousands apart; on a logarithmic ``scale`` at 1, 2 and 5 of each power of ten."""
+    if scale is None or scale.to_dict().get("type") != "log":
+        return alt.Axis(format=",.6~r", labelOverlap=True)
+    low, high = scale.to_dict()["domain"]
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    digits = (1, 2, 5) if high / low < 2000 else (1,)
+    found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+    return alt.Axis(format=",.6~r", labelOverlap=True, values=found)
 
 
 def height(table: DataFrame, least: int = 2) -> int:

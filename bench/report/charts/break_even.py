@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import altair as alt
@@ -24,11 +25,15 @@ def _panel(words: str, part: DataFrame) -> Any:
         format=part["stored"].str.partition("-")[0],
         said=[_said(row) for row in part.to_dict("records")],
     ).sort_values("epochs", kind="stable")
-    finite = part[part["epochs"].abs() < float("inf")]["epochs"]
-    most = max(float(finite.max()) if len(finite) else 0.0, 1.0)
-    part["shown"] = part["epochs"].clip(upper=most * 1.15)
-    part["shown_high"] = part["epochs_high"].clip(upper=most * 1.15)
-    y, scale = rows(part["label"]), alt.Scale(domain=[0, most * 1.6], nice=False, clamp=True)
+    ends = [end for name in ("epochs", "epochs_high") for end in part[name] if isfinite(end)]
+    most = max([*ends, 1e-3])
+    part["shown"] = part["epochs"].clip(upper=most * 1.1)
+    part["shown_high"] = part["epochs_high"].clip(upper=most * 1.1)
+    part["end"] = part[["shown", "shown_high"]].max(axis=1)
+    y, scale = (
+        rows(part["label"]),
+        alt.Scale(domain=[0, most * (1.3 if len(ends) == 2 * len(part) else 1.7)], nice=False, clamp=True),
+    )
     color = alt.Color("format:N", title="stored as", scale=colours(part["format"], FORMATS))
     tooltip = [
         alt.Tooltip("case:N", title="best case"),
@@ -39,7 +44,8 @@ def _panel(words: str, part: DataFrame) -> Any:
     ]
     base = alt.Chart(
         values(
-            part, ["label", "format", "case", "today", "said", "shown", "epochs_low", "shown_high", "convert_s", "saved_s"]
+            part,
+            ["label", "format", "case", "today", "said", "shown", "epochs_low", "shown_high", "end", "convert_s", "saved_s"],
         )
     )
     x = alt.X("shown:Q", title="epochs until the conversion has paid for itself", scale=scale, axis=number_axis())
@@ -48,7 +54,9 @@ def _panel(words: str, part: DataFrame) -> Any:
             x=alt.X("epochs_low:Q", scale=scale), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),
-        base.mark_text(align="left", dx=9, fontSize=11, color="#808080").encode(x=x, y=y, text="said:N", tooltip=tooltip),
+        base.mark_text(align="left", dx=9, fontSize=11, color="#808080").encode(
+            x=alt.X("end:Q", scale=scale), y=y, text="said:N", tooltip=tooltip
+        ),
     ]
     return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
 

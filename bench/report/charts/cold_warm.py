@@ -34,7 +34,7 @@ def draw(tables: Tables) -> Any:
 def _panel(words: str, part: DataFrame) -> Any:
     part = part.assign(state=part["phase"].map(NAMES), label=part["label"].str.replace("-cache_state=cold", ""))
     scale = rate_scale(part["images_per_s"])
-    x = alt.X("images_per_s:Q", title="images/s", scale=scale, axis=number_axis())
+    x = alt.X("images_per_s:Q", title="images/s", scale=scale, axis=number_axis(scale))
     y = rows(part["label"])
     present = [name for name in MARKS if name in set(part["state"])]
     base = alt.Chart(

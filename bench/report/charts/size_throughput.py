@@ -42,13 +42,9 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
         if spread >= 8
         else alt.Scale(domain=[0, sizes.max() * 1.15], nice=False)
     )
-    x = alt.X("stored_mb:Q", title="stored size, MB", scale=across, axis=number_axis())
-    y = alt.Y(
-        "images_per_s:Q",
-        title="images/s",
-        axis=number_axis(),
-        scale=rate_scale([*part["images_per_s"], *limits["images_per_s"]]),
-    )
+    x = alt.X("stored_mb:Q", title="stored size, MB", scale=across, axis=number_axis(across))
+    scale = rate_scale([*part["images_per_s"], *limits["images_per_s"]], room=1.4)
+    y = alt.Y("images_per_s:Q", title="images/s", axis=number_axis(scale), scale=scale)
     line = alt.Chart(values(best, ["stored_mb", "images_per_s"])).mark_line(
         interpolate="step-after", strokeWidth=1.5, color=LIMIT
     )

@@ -32,7 +32,7 @@ def _panel(words: str, part: DataFrame, tables: Tables) -> Any:
     epochs = _of(tables.epochs, part)
     scale = rate_scale([*part["images_per_s"], *sweeps["images_per_s"], *epochs["images_per_s"]])
     colour = alt.Color("format:N", title="stored as", scale=colours(part["format"], FORMATS))
-    x = alt.X("images_per_s:Q", title="images/s", scale=scale, axis=number_axis())
+    x = alt.X("images_per_s:Q", title="images/s", scale=scale, axis=number_axis(scale))
     y = rows(part["label"])
     cases = alt.Chart(
         values(

@@ -30,7 +30,7 @@ def draw(tables: Tables) -> Any:
 
 
 def _curves(curve: DataFrame, scale: alt.Scale) -> Any:
-    x = alt.X("accelerator_images_per_s:Q", title="accelerator's speed, images/s", scale=scale, axis=number_axis())
+    x = alt.X("accelerator_images_per_s:Q", title="accelerator's speed, images/s", scale=scale, axis=number_axis(scale))
     y = alt.Y(
         "accelerator_utilisation:Q", title="AU: share of the time that it computes", scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format="%"),
@@ -54,9 +54,7 @@ def _curves(curve: DataFrame, scale: alt.Scale) -> Any:
         )
     )
     mark = (
-        alt.Chart(DataFrame({"au": [PASS_AU]}))
-        .mark_rule(strokeDash=[4, 3], color=LIMIT)
-        .encode(y=alt.Y("au:Q", title=""))
+        alt.Chart(DataFrame({"au": [PASS_AU]})).mark_rule(strokeDash=[4, 3], color=LIMIT).encode(y=alt.Y("au:Q", title=""))
     )
     return alt.layer(lines, mark).properties(width=WIDTH, height=HEIGHT, title="utilisation, each case")
 
@@ -69,7 +67,7 @@ def _knees(knees: DataFrame, scale: alt.Scale) -> Any:
         "knee_images_per_s:Q",
         title=f"fastest accelerator fed with AU of {PASS_AU:.0%}, images/s",
         scale=scale,
-        axis=number_axis(),
+        axis=number_axis(scale),
     )
     tooltip = [
         alt.Tooltip("case:N"),
