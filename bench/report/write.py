@@ -12,6 +12,7 @@ from bench.report.derived import tables
 from bench.report.files import put
 from bench.report.page import write_page
 from bench.report.pictures import write_charts
+from bench.report.summary import summary
 
 
 def write_report(folder: Path, today: str | None = None) -> Path:
@@ -24,5 +25,6 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     shown = tables(run, today)
     write_csv(run)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
+    put(folder / "summary.md", summary(run, shown.results, today))
     write_charts(shown, folder / "charts")
     return write_page(run, folder, tables=shown, today=today)

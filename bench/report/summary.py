@@ -1,0 +1,185 @@
+"""``summary.md``: a run in the size of a pull request's comment. The same verdict as the page, the same numbers as the CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from pandas import DataFrame
+
+from bench.case import Case
+from bench.choices import decisive_step
+from bench.claims import Answer
+from bench.compare import against, leader
+from bench.record import Run
+from bench.report import method
+from bench.report.answers import blocks
+from bench.report.digits import ratio, share, significant
+from bench.report.markdown import block, code, table, text
+from bench.report.panels import label
+from bench.report.verdict import verdict
+from bench.speeds import in_order, in_words, speeds
+
+MOST_ROWS = 16
+"""Cases a step that a summary lists; the rest stand in results.csv."""
+MOST_LINES = 10
+MOST_TIES = 4
+LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
+"""What a case of each payload is measured against: a case can't decode faster than decoding alone."""
+
+
+def summary(run: Run, results: DataFrame, today: str | None = None) -> str:
+    """The whole text. ``results`` is the run's ``results.csv`` table. Raises UsageError if ``today`` was not measured."""
+    facts = next(iter(run.info.datasets.values()), None)
+    parts = [f"# {text(facts.name if facts else 'Images')}: how to store and feed it", _when(run)]
+    parts += ["\n".join(f"**{text(line)}**" if not number else text(line)
+                        for number, line in enumerate(verdict(run, today).lines))]  # fmt: skip
+    measured = results[(results["phase"] == "warm") & results["images_per_s"].notna()]
+    if len(measured):
+        parts += ["## Cases, fastest first", *_tables(run, measured)]
+        parts += ["## The fastest, and what ties with it", *_fastest(run)]
+    if run.info.cases:
+        parts += ["## Three claims", _claims(run)]
+    parts += _listed("## Warnings", list(_warnings(results)))
+    parts += _listed("## Failed and skipped", list(_missing(results)))
+    parts += ["## How to repeat it", *_repeat(run)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _when(run: Run) -> str:
+    facts = next(iter(run.info.datasets.values()), None)
+    parts = [
+        f"Run {text(run.info.name)}", text(run.info.started_at.replace("T", " ")[:16]) + " UTC" if run.info.started_at else "",
+        f"{facts.samples:,} images" if facts else "", f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
+        "" if run.info.finished else "not finished",
+    ]  # fmt: skip
+    return " · ".join(part for part in parts if part)
+
+
+def _tables(run: Run, measured: DataFrame) -> Iterator[str]:
+    """A table a step, the one that decides first."""
+    steps = in_order(measured["step"])
+    decides = decisive_step(run)
+    for step in sorted(steps, key=lambda step: step != decides):
+        rows = measured[measured["step"] == step].sort_values("images_per_s", ascending=False, kind="stable")
+        limits = {row["loader"]: row["images_per_s"] for row in rows.to_dict("records") if row["format"] == "memory"}
+        of_limit = bool(limits)
+        head = ["case", "images/s", "95% interval", *(["of its limit"] if of_limit else [])]
+        head += [*(["waiting"] if step != "none" else []), "first batch, s", "CPU, µs/image", "stored, MB", "pixels"]
+        cells = [_cells(row, limits, of_limit) for row in rows.head(MOST_ROWS).to_dict("records")]
+        more = f"\n\nand {len(rows) - MOST_ROWS} more in `results.csv`." if len(rows) > MOST_ROWS else ""
+        yield f"**{text(in_words(step))}**\n\n{table(head, cells, range(1, len(head) - 1))}{more}"
+
+
+def _cells(row: Mapping[Any, Any], limits: Mapping[str, float], of_limit: bool) -> list[str]:
+    is_limit = row["format"] == "memory"
+    limit = limits.get(LIMIT_OF.get(row["payload"], ""))
+    low, high = row["images_per_s_low"], row["images_per_s_high"]
+    stored = _known(row["stored_bytes"])
+    name = label(row["case"], row["step"], row["status"])
+    return [
+        f"*{text(name)}*" if is_limit else code(name),
+        significant(row["images_per_s"]),
+        f"{significant(low)} to {significant(high)}" if _known(low) is not None else "one sweep",
+        *([share(row["images_per_s"] / limit) if limit and not is_limit else ""] if of_limit else []),
+        *([_text(row["wait_share"], share)] if row["step"] != "none" else []),
+        _text(row["first_batch_s"], significant),
+        _text(row["cpu_us_per_image"], significant),
+        "" if stored is None else significant(stored / 1e6),
+        row["pixels"] if isinstance(row["pixels"], str) else "",
+    ]
+
+
+def _fastest(run: Run) -> Iterator[str]:
+    """A line a step: the fastest, and who ties."""
+    measured = speeds(run)
+    lines = []
+    for step in in_order(case.step.step for case in measured):
+        group = [case for case in measured if case.step.step == step and case.format != "memory"]
+        if group:
+            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, step)}")
+    yield "\n".join(lines)
+
+
+def _leader(measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], step: str) -> str:
+    by_case = {case.id: measured[case] for case in group}
+    first = leader(by_case)
+    ties = [name for name, found in against(first, by_case, searched=True).items() if found.verdict == "tie"]
+    ties.sort(key=lambda name: -median(by_case[name].values()))
+    named = ", ".join(code(label(name, step)) for name in ties[:MOST_TIES])
+    more = f" and {len(ties) - MOST_TIES} more" if len(ties) > MOST_TIES else ""
+    return code(label(first, step)) + (f", a tie with {named}{more}" if ties else ", with no tie" if len(group) > 1 else "")
+
+
+def _claims(run: Run) -> str:
+    rows: list[list[str]] = []
+    for found in blocks(run):
+        for number, line in enumerate(found.lines):
+            question = text(found.claim.question) if not number else ""
+            answer = _answer(line.answer) if line.answer else ["open", "", "", f"measure it: {code(line.missing)}"]
+            rows.append([question, text(line.step), *answer])
+    head = ["claim", "measured with", "answer", "times as fast", "interval", "single pairs"]
+    pooled = (
+        "Pairs of cases that differ in nothing else, compared within sweeps; the intervals hold for all answers at once."
+    )
+    return f"{table(head, rows, (3, 4))}\n\n{pooled}"
+
+
+def _answer(one: Answer) -> list[str]:
+    found = one.comparison
+    counts = [(word, sum(pair.verdict == word for pair in one.pairs)) for word in ("faster", "slower", "tie")]
+    bounds = f"{ratio(found.low)} to {ratio(found.high)}" if found.sweeps > 1 else "one sweep"
+    hidden = f"; could hide {share(found.smallest_effect)}" if one.answer == "tie" and found.sweeps > 1 else ""
+    return [f"**{one.answer}**{hidden}", ratio(found.ratio), bounds, ", ".join(f"{n} {word}" for word, n in counts if n)]
+
+
+def _warnings(results: DataFrame) -> Iterator[str]:
+    for row in results.to_dict("records"):
+        if row["warnings"]:
+            yield f"- {code(row['case'])}{_phase(row)}: {text(row['warnings'])}"
+
+
+def _missing(results: DataFrame) -> Iterator[str]:
+    """Failures one by one; what was skipped for the same reason in one line."""
+    rows = results.to_dict("records")
+    for row in rows:
+        if row["status"] == "failed":
+            yield f"- failed: {code(row['case'])}{_phase(row)}: {text(row['reason'])}"
+    for row in rows:
+        if row["status"] == "ok" and row["reason"]:
+            yield f"- {row['sweeps']} sweeps only: {code(row['case'])}: {text(row['reason'])}"
+    skipped: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] == "skipped":
+            skipped.setdefault(row["reason"], []).append(row["case"])
+    for reason, cases in skipped.items():
+        which = code(cases[0]) if len(cases) == 1 else f"{len(cases)} cases, such as {code(cases[0])}"
+        yield f"- skipped: {which}: {text(reason)}"
+
+
+def _listed(title: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    more = [f"- and {len(lines) - MOST_LINES} more in `results.csv`"] if len(lines) > MOST_LINES else []
+    return [title, "\n".join([*lines[:MOST_LINES], *more])]
+
+
+def _repeat(run: Run) -> Iterator[str]:
+    yield block(method.again(run))
+    yield "All of it: `report.html`; the numbers in full: `results.csv` and `sweeps.csv`."
+    for one in method.machine(run):
+        yield "On " + "; ".join(f"{text(name)}: {text(value)}" for name, value in one) + "."
+
+
+def _phase(row: Mapping[Any, Any]) -> str:
+    return "" if row["phase"] == "warm" else f" ({row['phase']})"
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _text(value: Any, shown: Any) -> str:
+    number = _known(value)
+    return "" if number is None else str(shown(number))
