@@ -21,7 +21,7 @@ from loaders.base import STAGES, LoaderSpec, Stage
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
 from storage.base import DatasetInfo
-from storage.errors import FeedbenchError, UsageError
+from storage.errors import DataError, FeedbenchError, UsageError
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -107,52 +107,54 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             images, labels = self._stored.graph_read(numbers)
         else:
             images, labels = self._stored.graph_parse(records)
-        if self._until == Stage.READ:
-            return images, labels
-        if images.dtype == tf.string:
+        if images.dtype != tf.uint8:
             images, kept = self._decoded(images, numbers)
-            if self._until in (Stage.DECODE, Stage.RESIZE):
-                return images, labels
-            labels, numbers = tf.gather(labels, kept), tf.gather(numbers, kept)
+            if self._spec.on_error == "skip":
+                labels, numbers = tf.gather(labels, kept), tf.gather(numbers, kept)
+        if self._until in (Stage.READ, Stage.DECODE, Stage.RESIZE):
+            return images, labels
         return graph.finisher(self._spec)(images, numbers, epoch), labels
 
     def _decoded(self, encoded: Any, numbers: Any) -> tuple[Any, Any]:
-        """uint8 images (n, height, width, 3), and their places in the batch: all of them, unless some may be skipped."""
+        """uint8 images (n, height, width, 3), and their places in the batch: all of them, unless some may be skipped.
+
+        Up to a stage before the images are whole, a number stands for each.
+        """
         spec = self._spec
         decode, resize = graph.decoder(self._stored.info, spec), graph.resizer(spec)
+        fetch = self._stored.graph_fetch if encoded.dtype != tf.string else tf.identity
 
-        def prepare(data: Any, place: Any) -> Any:
+        def prepare(where: Any, place: Any) -> Any:
+            data = fetch(where)
+            if self._until == Stage.READ:
+                return tf.strings.length(data), place
             image = decode(data)
             if self._until == Stage.DECODE:
                 return image[0, 0, 0], place
             image = resize(image)
             return (image[0, 0, 0] if self._until == Stage.RESIZE else image), place
 
-        places = tf.range(tf.size(encoded))
+        places = tf.range(tf.size(numbers))
         samples = tf.data.Dataset.from_tensor_slices((encoded, places)).map(_plain(prepare)).ignore_errors()
         batch = samples.batch(spec.batch_size)
         nothing = tf.nest.map_structure(lambda part: tf.zeros([0, *part.shape[1:]], part.dtype), batch.element_spec)
         whole = batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(_plain_options())
         images, kept = whole.get_single_element()
         if spec.on_error == "stop":
-            fault = tf.cond(tf.size(kept) == tf.size(numbers), lambda: True, lambda: self._fail(encoded, numbers, kept))
+            fault = tf.cond(tf.size(kept) == tf.size(numbers), lambda: True, lambda: self._fail(numbers, kept))
             with tf.control_dependencies([fault]):
                 images = tf.identity(images)
         return images, kept
 
-    def _fail(self, encoded: Any, numbers: Any, kept: Any) -> Any:
+    def _fail(self, numbers: Any, kept: Any) -> Any:
         """End with an error that names the first sample that was lost."""
-        dataset = self._stored
 
-        def fail(files: Any, wanted: Any, good: Any) -> bool:
-            from storage.errors import DataError
-
-            lost = next(place for place in range(len(wanted)) if place not in set(good.tolist()))
-            key = dataset.sample(int(wanted[lost])).key
-            self._failure = DataError(f"{dataset.path}: {key} cannot be read: {_reason(files[lost])}")
+        def fail(wanted: Any, good: Any) -> bool:
+            lost = min(set(range(len(wanted))) - set(good.tolist()))
+            self._failure = unreadable(self._stored, int(wanted[lost]))
             raise self._failure
 
-        return tf.numpy_function(fail, [encoded, numbers, kept], tf.bool)
+        return tf.numpy_function(fail, [numbers, kept], tf.bool)
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass."""
@@ -246,13 +248,15 @@ def _run(spec: LoaderSpec, options: Options) -> Any:
     return run
 
 
-def _reason(data: bytes) -> str:
-    """Why an encoded image cannot be decoded, in one line."""
+def unreadable(dataset: StoredDataset, number: int) -> DataError:
+    """What is wrong with a sample that TensorFlow could not read or decode."""
+    sample = dataset.sample(number)
+    reason = "TensorFlow cannot decode it"
     try:
-        tf.io.decode_image(data, channels=3, expand_animations=False)
+        tf.io.decode_image(sample.image, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
-        return str(error.message).splitlines()[0]
-    return "it cannot be decoded"
+        reason = str(error.message).splitlines()[0]
+    return DataError(f"{dataset.path}: {sample.key} cannot be read: {reason}")
 
 
 class TfdataLoader:

@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from storage.mapped import Places
+
 Payload: TypeAlias = Literal["encoded", "raw"]
 Resize: TypeAlias = Literal["bilinear", "area", "nearest", "antialias"]
 
@@ -175,10 +177,35 @@ class SupportsSeeking(Protocol):
 
 @runtime_checkable
 class SupportsGraphRead(Protocol):
-    """A reader that TensorFlow's graph can read from at random, without Python (or with one call a batch)."""
+    """A split that TensorFlow's graph reads at random, without Python (or with one call a batch)."""
 
     def graph_read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images and int64 labels at ``indices`` (int64, (n,)): a string tensor (n,), or uint8 (n, height, width, 3)."""
+        """Images and int64 labels at ``indices`` (int64, (n,)).
+
+        Raw images are uint8 (n, height, width, 3). For encoded ones there is a row each, (n, …), for ``graph_fetch``.
+        """
+
+    def graph_fetch(self, where: tf.Tensor) -> tf.Tensor:
+        """One encoded image, a string scalar, by its row of ``graph_read``."""
+
+
+@runtime_checkable
+class SupportsPlaces(Protocol):
+    """A reader that knows where its images lie in its file, uncompressed, so that the file can be mapped."""
+
+    def places(self) -> Places | None:
+        """Start and size of each image, checked against the file; None if this file has to be read by its library."""
+
+
+@runtime_checkable
+class SupportsFiles(Protocol):
+    """A reader each image of which is a file: ``folder`` + name + ``suffix``."""
+
+    folder: str
+    suffix: str
+
+    def packed_names(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """Names as ``storage.packed`` keeps them, none of which leads out of the folder."""
 
 
 @runtime_checkable
@@ -251,8 +278,10 @@ __all__: Sequence[str] = (
     "ShardInfo",
     "SplitInfo",
     "SupportsChecking",
+    "SupportsFiles",
     "SupportsGraphRead",
     "SupportsGraphStream",
+    "SupportsPlaces",
     "SupportsRandomAccess",
     "SupportsSeeking",
     "SupportsStructureCheck",

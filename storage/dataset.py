@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from storage.graph_source import Source
 
 
 class StoredDataset:
@@ -91,6 +93,8 @@ class StoredDataset:
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples at ``indices``, in that order. Needs random access; several threads may call it."""
+        if len(self._shards) == 1:
+            return self._random(0).read(indices)
         where = np.searchsorted(self._ends, indices, side="right")
         images: list[bytes | NDArray[np.uint8]] = [b""] * len(indices)
         labels = np.empty(len(indices), np.int64)
@@ -120,24 +124,34 @@ class StoredDataset:
         """Whether ``labels``, ``key``, ``read`` and ``graph_read`` work."""
         return all(isinstance(self.shard(number), SupportsRandomAccess) for number in range(len(self._shards)))
 
-    def graph_read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images and labels at ``indices`` (int64, (n,)), inside a TensorFlow graph: one call into Python a batch.
+    @cached_property
+    def _source(self) -> Source:
+        import tensorflow as tf
 
-        Images are a string tensor (n,), or uint8 (n, height, width, 3); labels int64 (n,).
+        from storage.graph_source import open_source
+
+        with tf.init_scope():
+            return open_source(self)
+
+    @cached_property
+    def _label_tensor(self) -> tf.Tensor:
+        import tensorflow as tf
+
+        with tf.init_scope(), tf.device("CPU:0"):
+            return tf.constant(self.labels)
+
+    def graph_read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and int64 labels at ``indices`` (int64, (n,)), inside a TensorFlow graph: see ``SupportsGraphRead``.
+
+        Natively where the files can be mapped or are files of their own, else with one call into Python a batch.
         """
         import tensorflow as tf
 
-        raw = self.info.payload == "raw"
+        return self._source.read(indices), tf.gather(self._label_tensor, indices)
 
-        def read(wanted: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
-            batch = self.read(wanted)
-            return (batch.images if raw else np.array(batch.images, object)), batch.labels
-
-        images, labels = tf.numpy_function(read, [indices], (tf.uint8 if raw else tf.string, tf.int64), stateful=False)
-        size = self.info.image_size
-        images.set_shape([indices.shape[0]] if size is None else [indices.shape[0], *size, 3])
-        labels.set_shape([indices.shape[0]])
-        return images, labels
+    def graph_fetch(self, where: tf.Tensor) -> tf.Tensor:
+        """One encoded image, a string scalar, by its row of ``graph_read``."""
+        return self._source.fetch(where)
 
     def stream(self, shards: tf.data.Dataset) -> tf.data.Dataset:
         """From a dataset of shard numbers (int64 scalars) to (number of the sample, record), shard after shard.
@@ -171,6 +185,8 @@ class StoredDataset:
     def close(self) -> None:
         """Close every shard that was opened."""
         self._readers.clear()
+        for made in ("_source", "_label_tensor"):
+            self.__dict__.pop(made, None)
         self._open.close()
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from storage.base import Batch, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync, sync_all
-from storage.packed import check_offsets, pack, unpack
+from storage.packed import check_offsets, leads_out, pack, unpack
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _LONGEST_NAME_BYTES = 255
@@ -38,13 +38,17 @@ def image_path(index: Path, key: str, payload: str) -> Path:
     """Where a sample's file is. DataError if the key would lead out of the split."""
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in key:
-        raise DataError(f"{index}: the key {key!r} leads out of the dataset; the index is damaged or hostile")
+        raise DataError(_escapes(index, key))
     if payload == "raw":
         name = parts[-1] + ".png"
         if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
             name = digest([os.fsencode(key)]).removeprefix("xxh3:") + ".png"
         parts[-1] = name
     return index.parent.parent.joinpath(split_of(index), *parts)
+
+
+def _escapes(index: Path, key: str) -> str:
+    return f"{index}: the key {key!r} leads out of the dataset; the index is damaged or hostile"
 
 
 class Directory:
@@ -166,6 +170,23 @@ class DirectoryShard:
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each file, int64, (n,)."""
         return self._sizes.astype(np.int64)
+
+    @property
+    def folder(self) -> str:
+        """Where the split's files are, with a slash behind it."""
+        return f"{self._path.parent.parent / split_of(self._path)}/"
+
+    @property
+    def suffix(self) -> str:
+        """What a file's name has behind its key."""
+        return "" if self.payload == "encoded" else ".png"
+
+    def packed_names(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """All keys, packed. DataError if one would lead out of the split."""
+        wrong = leads_out(self._keys, self._offsets)
+        if wrong is not None:
+            raise DataError(_escapes(self._path, self.key(wrong)))
+        return self._keys, self._offsets
 
     def path(self, index: int) -> Path:
         """The file of one sample."""

@@ -6,6 +6,7 @@ contiguous and aligned to a page, so that the file can be mapped. Beside either:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from storage.base import Batch, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync
+from storage.mapped import Places, check_places
 from storage.packed import check_offsets, pack, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
@@ -98,6 +100,7 @@ class Hdf5Shard:
 
     def __init__(self, path: Path, file: Any, shard: ShardInfo) -> None:
         self._path = path
+        self._file = file
         self._lock = Lock()
         self.payload = "encoded" if "data" in file else "raw"
         names = ("data", "offsets") if self.payload == "encoded" else ("images",)
@@ -142,6 +145,23 @@ class Hdf5Shard:
         if self._offsets is None:
             return np.full(len(self), np.prod(self.data.shape[1:], dtype=np.int64))
         return np.diff(self._offsets).astype(np.int64)
+
+    def places(self) -> Places | None:
+        """Where the images lie in the file; None if they are compressed, or otherwise not bytes one behind the other."""
+        start = self.data.id.get_offset()
+        if start is None or self.data.chunks is not None or self.data.dtype != np.uint8 or self._file.userblock_size:
+            return None
+        length, size = math.prod(self.data.shape), self._path.stat().st_size
+        if start + length > size:
+            raise DataError(
+                f"{self._path}: images claim {length} bytes from {start} on, the file has {size}; damaged or hostile"
+            )
+        if self._offsets is None:
+            row = length // max(1, len(self))
+            starts, sizes = start + row * np.arange(len(self), dtype=np.int64), np.full(len(self), row, np.int64)
+        else:
+            starts, sizes = start + self._offsets[:-1].astype(np.int64), self.sizes()
+        return check_places(Places(self._path, starts, sizes))
 
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""

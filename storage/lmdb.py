@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage import lmdb_pages
 from storage.base import Batch, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync
+from storage.mapped import Places
 from storage.packed import check_offsets, pack, unpack
 
 _MAP_BYTES = 1 << 24
@@ -208,6 +210,10 @@ class LmdbShard:
         """Bytes of each image, int64, (n,)."""
         with self.environment.begin(buffers=True) as transaction:
             return np.array([len(self._value(transaction, index)) for index in range(len(self))], np.int64)
+
+    def places(self) -> Places | None:
+        """Where the images lie in the file; None if its pages are not as this module writes them."""
+        return lmdb_pages.places(self._path, len(self))
 
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""

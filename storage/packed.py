@@ -29,3 +29,16 @@ def check_offsets(offsets: NDArray[np.uint64], samples: int, length: int, where:
     if not ordered or np.any(offsets[1:] < offsets[:-1]):
         raise DataError(f"{where}: offsets do not cut {length} bytes into {samples} samples; the shard is damaged")
     return offsets
+
+
+def leads_out(blob: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> int | None:
+    """The first text that is no relative path inside a folder: with a part that is empty, ``.`` or ``..``, or a zero; or None."""
+    slashes = np.flatnonzero(blob == ord("/"))
+    # A part runs from behind a slash, or a text's start, to the next slash or the text's end.
+    begins = np.sort(np.concatenate([slashes + 1, offsets[:-1].astype(np.int64)]))
+    ends = np.sort(np.concatenate([slashes, offsets[1:].astype(np.int64)]))
+    lengths = ends - begins
+    dots = np.cumsum(np.concatenate([[0], blob == ord(".")]))
+    wrong = (lengths <= 2) & (dots[ends] - dots[begins] == lengths)
+    at = np.concatenate([begins[wrong], np.flatnonzero(blob == 0)])
+    return int(np.searchsorted(offsets, at.min(), side="right")) - 1 if len(at) else None

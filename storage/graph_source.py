@@ -1,0 +1,143 @@
+"""How a TensorFlow graph reads a split at random: natively where the format says where its samples lie, else through Python.
+
+A source is made once, eagerly: what it maps or holds is captured by the functions that use it, never made anew for a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.base import SupportsFiles, SupportsPlaces
+from storage.mapped import MappedBytes, MappedRows, cut
+
+if TYPE_CHECKING:
+    from storage.dataset import StoredDataset
+
+Tensor: TypeAlias = Any
+_ALIGNMENT = 64
+
+
+class Source(Protocol):
+    """Images of one split. ``read`` is for a batch, ``fetch`` for one of its encoded images."""
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Raw: uint8 (n, height, width, 3). Encoded: a row for each image that ``fetch`` can find it by, (n, …)."""
+
+    def fetch(self, where: Tensor) -> Tensor:
+        """One encoded image, a string scalar."""
+
+
+def open_source(dataset: StoredDataset) -> Source:
+    """The fastest source that a dataset allows."""
+    readers = [dataset.shard(number) for number in range(dataset.shards)]
+    raw = dataset.info.image_size if dataset.info.payload == "raw" else None
+    if readers and all(isinstance(reader, SupportsFiles) for reader in readers):
+        return _Files([reader for reader in readers if isinstance(reader, SupportsFiles)])
+    found = [reader.places() if isinstance(reader, SupportsPlaces) else None for reader in readers]
+    places = [shard for shard in found if shard is not None and len(shard.starts)]
+    if not places or None in found:
+        return _Python(dataset)
+    if raw is None:
+        return _Cut(MappedBytes(places))
+    row = math.prod(raw) * 3
+    if MappedRows.fit(places, row):
+        rows = MappedRows(places, row)
+        return _Raw(rows.gather, raw)
+    if MappedBytes.fit(places, row):
+        pages = MappedBytes(places)
+        return _Raw(lambda indices: pages.gather(indices, row), raw)
+    return _Python(dataset)
+
+
+class _Raw:
+    """Pixels out of mapped files."""
+
+    def __init__(self, gather: Callable[[Tensor], Tensor], size: tuple[int, int]) -> None:
+        self._gather, self._size = gather, size
+
+    def read(self, indices: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        return tf.reshape(self._gather(indices), (-1, *self._size, 3))
+
+    def fetch(self, where: Tensor) -> Tensor:
+        raise TypeError(f"raw images are read by the batch; got {where}")
+
+
+class _Cut:
+    """Encoded images out of mapped files."""
+
+    def __init__(self, mapped: MappedBytes) -> None:
+        self._mapped = mapped
+
+    def read(self, indices: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        return tf.stack(self._mapped.places(indices), axis=1)
+
+    def fetch(self, where: Tensor) -> Tensor:
+        return self._mapped.cut(where[0], where[1])
+
+
+class _Files:
+    """Files in folders. Their names stay packed: a million names cost their bytes, and become a path when they are read."""
+
+    def __init__(self, shards: Sequence[SupportsFiles]) -> None:
+        import tensorflow as tf
+
+        packed = [shard.packed_names() for shard in shards]
+        lengths = np.cumsum([0, *(len(names) for names, _ in packed)], dtype=np.int64)
+        starts = [ends[:-1].astype(np.int64) + before for (_, ends), before in zip(packed, lengths, strict=False)]
+        with tf.device("CPU:0"):
+            self._names = tf.constant(np.concatenate([names for names, _ in packed]))
+            self._starts = tf.constant(np.concatenate(starts))
+            self._sizes = tf.constant(np.concatenate([np.diff(ends.astype(np.int64)) for _, ends in packed]))
+        self._folder, self._suffix = shards[0].folder, shards[0].suffix
+
+    def read(self, indices: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        return tf.stack([tf.gather(self._starts, indices), tf.gather(self._sizes, indices)], axis=1)
+
+    def fetch(self, where: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        return tf.io.read_file(tf.strings.join([self._folder, cut(self._names, where[0], where[1]), self._suffix]))
+
+
+class _Python:
+    """Through Python, one call a batch: compressed files, and formats that say nothing of places."""
+
+    def __init__(self, dataset: StoredDataset) -> None:
+        self._dataset = dataset
+
+    def read(self, indices: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        size = self._dataset.info.image_size if self._dataset.info.payload == "raw" else None
+
+        def read(wanted: NDArray[np.int64]) -> Any:
+            images = self._dataset.read(wanted).images
+            return np.array(images, object) if isinstance(images, list) else _aligned(images)
+
+        images = tf.numpy_function(read, [indices], tf.string if size is None else tf.uint8, stateful=False)
+        images.set_shape([indices.shape[0]] if size is None else [indices.shape[0], *size, 3])
+        return images
+
+    def fetch(self, where: Tensor) -> Tensor:
+        return where
+
+
+def _aligned(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``images`` where TensorFlow takes them without a copy of its own."""
+    if images.ctypes.data % _ALIGNMENT == 0:
+        return images
+    buffer = np.empty(images.nbytes + _ALIGNMENT, np.uint8)
+    aligned = buffer[-buffer.ctypes.data % _ALIGNMENT :][: images.nbytes].reshape(images.shape)
+    aligned[...] = images
+    return aligned
