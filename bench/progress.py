@@ -1,12 +1,21 @@
-"""A run's progress on a terminal: what is being done, how far it is, and the time left."""
+"""A run's progress on a terminal: what was measured so far as a table, what is being done, how far it is, and the time left."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from bench.record import RunRecord
+from bench.run_table import run_table
+from bench.speeds import in_order
+
+OTHER_LINES = 4
+"""Of a terminal: the table's head, the bar, and room for the prompt."""
 
 
 class Bar:
@@ -15,11 +24,15 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._visits = self._seen = 0
+        self._records: list[RunRecord] = []
         self._progress = Progress(
             BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            TextColumn("{task.description}"), console=console, disable=not console.is_terminal, speed_estimate_period=300,
+            TextColumn("{task.description}", markup=False), console=console, speed_estimate_period=300,
         )  # fmt: skip
         self._task = self._progress.add_task("starting", total=None)
+        self._live = (
+            Live(self._shown(), console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        )
 
     def plan(self, visits: int) -> None:
         """So many visits to cases are still to come."""
@@ -28,18 +41,35 @@ class Bar:
 
     def now(self, what: str) -> None:
         """What is being done."""
-        self._progress.update(self._task, description=what, refresh=True)
-        if not self._console.is_terminal and (not self._visits or self._seen % 20 == 0):
-            self._console.print(f"{self._seen}/{self._visits or '?'} {what}", highlight=False, soft_wrap=True)
+        self._progress.update(self._task, description=what)
+        if self._live is None and (not self._visits or self._seen % 20 == 0):
+            self._console.print(Text(f"{self._seen}/{self._visits or '?'} {what}"), soft_wrap=True)
+
+    def measured(self, record: RunRecord) -> None:
+        """What came of a visit."""
+        self._records.append(record)
+        if self._live is not None:
+            self._live.update(self._shown())
 
     def done(self) -> None:
         """One visit is over."""
         self._seen += 1
         self._progress.advance(self._task)
 
+    def _shown(self) -> Group:
+        """The table, as much of it as the terminal has lines for, above the bar."""
+        if not self._records:
+            return Group(self._progress)
+        cases = list({record.case.id: record.case for record in self._records}.values())
+        steps = max(1, len(in_order(case.step.step for case in cases)))
+        most = max(1, (self._console.height - OTHER_LINES) // steps - 2)
+        return Group(run_table(cases, self._records, most), Text(), self._progress)
+
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        if self._live is not None:
+            self._live.stop()

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from bench.compare import interval, rates
-from bench.metrics import METRICS
 from bench.model import application, image_size_of, is_own
 from bench.options import DEFAULT_LOADERS, DEFAULT_STEPS, RunOptions, names, seconds, size
 from bench.progress import Bar
-from bench.record import Failed, Measured, Run, Skipped, load_run
+from bench.record import Failed, Run, load_run
+from bench.run_table import run_table
 from bench.schedule import resume, run
+from bench.speeds import outcome
 from bench.vary import files_by_name, variations
 from storage.base import PAYLOADS
 
@@ -83,36 +83,16 @@ def wide(*, stderr: bool = False) -> Console:
 
 def print_run(stored: Run, console: Console) -> None:
     """A line a case, fastest first within its step; then what failed, and where the report lies."""
-    table = Table("case", "step", "images/s", "95% interval", "first batch s", "waiting", "pixels", box=None, pad_edge=False)
-    rows: list[tuple[str, float, list[str]]] = []
-    problems: list[str] = []
-    skipped = 0
-    for case in stored.info.cases:
-        records = stored.of(case.id)
-        found = list(rates(records).values())
-        problems += [f"{case.id}: {r.outcome.reason}" for r in records if isinstance(r.outcome, Failed)]
-        skipped += any(isinstance(r.outcome, Skipped) for r in records) and not found
-        if not found:
-            continue
-        rate = interval(found)
-        first = METRICS["first_batch_s"].compute(records)
-        wait = METRICS["wait_share"].compute(records)
-        pixels = next(
-            (r.outcome.pixels.verdict for r in records if isinstance(r.outcome, Measured) and r.outcome.pixels), ""
-        )
-        rows.append((case.step.step, -rate.value, [
-            "-".join([case.format, case.payload, case.loader, case.spec.placement]), case.step.step, f"{rate.value:,.0f}",
-            f"{rate.low:,.0f} to {rate.high:,.0f}" if rate.sweeps > 1 else "",
-            "" if first is None else f"{first:.2f}", "" if wait is None else f"{wait:.0%}", pixels,
-        ]))  # fmt: skip
-    for _, _, row in sorted(rows):
-        table.add_row(*row)
-    console.print(table)
+    console.print(run_table(stored.info.cases, stored.records))
+    problems = [f"failed: {r.case.id}: {r.outcome.reason}" for r in stored.records if isinstance(r.outcome, Failed)]
     for problem in dict.fromkeys(problems):
-        console.print(f"failed: {problem}", soft_wrap=True, highlight=False, style="red")
+        console.print(Text(problem), soft_wrap=True, style="red")
+    skipped = sum(outcome(stored.of(case.id))[0] == "skipped" for case in stored.info.cases)
     if skipped:
-        console.print(f"{skipped} cases have no meaning here; their reasons are in the report.", highlight=False)
-    console.print(f"The report: {stored.path / 'summary.md'}", soft_wrap=True, highlight=False)
+        console.print(f"{skipped} cases were skipped; their reasons are in the report.", highlight=False)
+    page = stored.path / "report.html"
+    if page.is_file():
+        console.print(Text(f"The report: {page}"), soft_wrap=True)
 
 
 def _text(value: object) -> str:

@@ -55,6 +55,9 @@ class Watcher(Protocol):
     def now(self, what: str) -> None:
         """What is being done."""
 
+    def measured(self, record: RunRecord) -> None:
+        """What came of a visit: a measurement, a failure, or why it was skipped."""
+
     def done(self) -> None:
         """One visit is over."""
 
@@ -158,7 +161,10 @@ class Schedule:
                     f"sweep {sweep + 1} of {sweeps}: {case.id}" if sweeps < MOST_SWEEPS else f"sweep {sweep + 1}: {case.id}"
                 )
                 if case.id not in seen:
-                    fresh += self._visit(case, sweep)
+                    records = self._visit(case, sweep)
+                    fresh += records
+                    for record in records:
+                        self.watcher.measured(record)
                 self.watcher.done()
         finally:
             self._keep(fresh)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil, floor, isfinite, log10
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import altair as alt
 from pandas import DataFrame
 
+from bench.report.labels import label
 from bench.report.palette import dressed
 from bench.speeds import in_order, in_words
 
@@ -45,14 +45,6 @@ def measured(results: DataFrame, phase: str = "warm") -> DataFrame:
     found = results[(results["phase"] == phase) & results["images_per_s"].notna()].copy()
     found["label"] = [label(row["case"], row["step"], row["status"]) for row in found.to_dict("records")]
     return found.sort_values("images_per_s", ascending=False, kind="stable")
-
-
-def label(case: str, step: str, status: str = "ok") -> str:
-    """A case's id without the step, which its panel names, and a limit's name alone; what failed in some sweep says so."""
-    short = case.replace(f"-step={step}", "")
-    limit = re.fullmatch(r"memory-[a-z]+-(limit:[a-z]+)-pipeline(.*)", short)
-    short = limit[1] + limit[2] if limit else short
-    return f"{short} (failed)" if status == "failed" else short
 
 
 def values(table: DataFrame, columns: Iterable[str]) -> DataFrame:

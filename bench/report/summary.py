@@ -16,8 +16,8 @@ from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
 from bench.report.digits import ratio, share, significant
+from bench.report.labels import label
 from bench.report.markdown import block, code, table, text
-from bench.report.panels import label
 from bench.report.verdict import verdict
 from bench.speeds import in_order, in_words, speeds
 

@@ -8,8 +8,9 @@ import altair as alt
 from pandas import DataFrame
 
 from bench.report.charts.base import Chart, Tables
+from bench.report.labels import label
 from bench.report.palette import COLOURS
-from bench.report.panels import WIDTH, height, label, number_axis, rows, stacked, values
+from bench.report.panels import WIDTH, height, number_axis, rows, stacked, values
 
 STAGES = ("read", "decode", "resize", "augment", "batch", "hand_over")
 
