@@ -134,7 +134,9 @@ def with_a_broken_file(pictures: Path, tmp_path: Path, monkeypatch: pytest.Monke
         copy = source / "train" / file.parent.name / file.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
-    (source / "train" / "roses" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this was an image once \xff\xd9")
+    whole = next((pictures / "train").glob("roses/*.jpg")).read_bytes()
+    # Its headers are in order, its pixels are gone.
+    (source / "train" / "roses" / "broken.jpg").write_bytes(whole[: whole.index(b"\xff\xda")] + b"\xff\xd9")
 
     def make(format_name: str, payload: str) -> Path:
         path = tmp_path / f"{format_name}-{payload}"
