@@ -63,6 +63,7 @@ def compare(
     fail_if: Annotated[
         list[str] | None, typer.Option(help="slower:5% (established, not merely seen) or failed; may be given twice.")
     ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also write a page, compare.html, into B's folder.")] = False,
 ) -> None:
     """Compare two runs case by case; exit with 1 if one of --fail-if is established.
 
@@ -70,7 +71,7 @@ def compare(
     """
     from bench.gate_output import compare_and_print
 
-    raise typer.Exit(compare_and_print(a, b, fail_if or [], typer.echo))
+    raise typer.Exit(compare_and_print(a, b, fail_if or [], typer.echo, html=html))
 
 
 @app.command()
@@ -91,6 +92,23 @@ def model(
     from bench.options import size
 
     show(name, image_size=size(image_size) if image_size else None, top=top, classes=classes, plot=plot, say=typer.echo)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, such as results/latest.")],
+    today: Annotated[
+        str | None,
+        typer.Option(help="The case that you have now, by its id.", show_default="the plain generator on a directory"),
+    ] = None,
+) -> None:
+    """Make a run's tables, charts, summary and page again, from its records.
+
+    Example: feedbench report results/latest --today lmdb-encoded-tfdata-pipeline
+    """
+    from bench.run_output import report_and_print
+
+    report_and_print(run, today)
 
 
 @app.command()

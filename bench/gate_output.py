@@ -10,8 +10,10 @@ from bench.gate import Change, Rule, broken, changes, environment_differences, f
 from storage.errors import DataError
 
 
-def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[str], None]) -> int:
+def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[str], None], *, html: bool = False) -> int:
     """Compare two runs and say how they differ. The exit code: 1 if a rule of ``fail_if`` is established, else 0.
+
+    ``html`` also writes ``compare.html``: into B's folder, or beside its file.
 
     Raises UsageError for a rule that cannot be read and DataError for a path that is no run, or without a case in common.
     """
@@ -39,6 +41,10 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
         say(f"FAILED: {reason}")
     if rules and not reasons:
         say(f"Passed: nothing of {', '.join(fail_if)} is established.")
+    if html:
+        from bench.report.comparison import write_comparison
+
+        say(f"The page: {write_comparison(one, other, (b if b.is_dir() else b.parent) / 'compare.html', reasons)}")
     return 1 if reasons else 0
 
 

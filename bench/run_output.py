@@ -75,6 +75,17 @@ def run_and_print(given: dict[str, Any], resumed: Path | None) -> int:
     return 0
 
 
+def report_and_print(folder: Path, today: str | None) -> None:
+    """Make a run's report again; print its table and where the page is.
+
+    Raises DataError if the folder is no run, UsageError if ``today`` was not measured in it.
+    """
+    from bench.report.write import write_report
+
+    write_report(folder, today)
+    print_run(load_run(folder), wide())
+
+
 def wide(*, stderr: bool = False) -> Console:
     """A console that does not squeeze a table where there is no terminal to fit it into."""
     console = Console(stderr=stderr)

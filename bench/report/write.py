@@ -23,8 +23,9 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     """
     run = load_run(folder)
     shown = tables(run, today)
+    said = summary(run, shown.results, today)
     write_csv(run)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
-    put(folder / "summary.md", summary(run, shown.results, today))
+    put(folder / "summary.md", said)
     write_charts(shown, folder / "charts")
     return write_page(run, folder, tables=shown, today=today)
