@@ -129,7 +129,9 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
             watcher.ended(row)
         _finish(training, transfer, info, rows)
         if training.both_ways:
-            plain = _feed(training, "train", stack, validating=True)[0]
+            # Shuffled, as in training: batch normalisation by batches of a single class is another thing altogether.
+            again = replace(training, spec=replace(training.spec, augment=False, drop_remainder=False))
+            plain = _feed(again, "train", stack)[0]
             on, off = (evaluator(transfer, training=way)(plain.epoch(0)) for way in (True, False))
             found = both_ways.of(rows[-1], on=on, off=off, acting=both_ways.acting(transfer))
             both_ways.write(folder / "both_ways.json", found)

@@ -65,15 +65,22 @@ def killed(training: Training, batches: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred demo images, small and raw."""
-    from storage.conversion import convert
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred demo images."""
     from storage.demo import draw as draw_images
 
-    folder = tmp_path_factory.mktemp("train")
-    draw_images(folder / "images", count=100)
-    convert(folder / "images", to="hdf5", out=folder / "hdf5", payload="raw", image_size=SIZE)
-    return folder / "hdf5"
+    folder = tmp_path_factory.mktemp("train") / "images"
+    draw_images(folder, count=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stored(images: Path) -> Path:
+    """The same, small and raw."""
+    from storage.conversion import convert
+
+    convert(images, to="hdf5", out=images.parent / "hdf5", payload="raw", image_size=SIZE)
+    return images.parent / "hdf5"
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +223,31 @@ def test_a_frozen_base_leaves_only_dropout_to_differ(training: Training) -> None
     inside = replace(training, results=training.results.parent / "inside", epochs=1, fine_tune_epochs=0, both_ways=True)
     train(replace(inside, spec=replace(inside.spec, placement="model")), watcher)
     assert watcher.ways[1].acting == ("dropout", "augmentation")
+
+
+def test_batches_seen_again_are_mixed_as_in_training(
+    training: Training, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras' generator reads a folder class by class unless it shuffles; batch statistics of one class are no batch's."""
+    from storage.conversion import convert
+
+    seen: list[list[int]] = []
+
+    def remembering(*_: object, **__: object) -> Any:
+        def evaluate(batches: Any) -> tuple[float, float]:
+            seen.append([len(set(np.asarray(labels).tolist())) for _, labels in batches])
+            return 1.0, 0.5
+
+        return evaluate
+
+    monkeypatch.setattr("bench.train.evaluator", remembering)
+    folder = training.results.parent / "directory"
+    convert(images, to="directory", out=folder)
+    full = replace(training, dataset=folder, loader="image_data_generator", epochs=1, fine_tune_epochs=0, both_ways=True)
+    train(full, Silent())
+    validation, on, off = seen
+    assert sum(validation) < sum(on) == sum(off)
+    assert min(on) > 1
 
 
 def test_preprocessing_inside_and_outside_learns_the_same(training: Training) -> None:
