@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from storage.registry import Table
 
 if TYPE_CHECKING:
-    from loaders.base import Loader
+    from loaders.base import Feed, Loader
 
 LOADERS: Table[Loader] = Table(
     "loader",
@@ -24,3 +25,10 @@ LOADERS: Table[Loader] = Table(
         "webdataset": "loaders.webdataset:LOADER",
     },
 )
+
+
+def load(path: str | Path, loader: str = "auto", **settings: Any) -> Feed:
+    """A feed over a stored dataset, ready for ``model.fit``: see :func:`loaders.loading.load`."""
+    from loaders import loading
+
+    return loading.load(path, loader, **settings)

@@ -46,7 +46,7 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, until: Stage = Stage.HAND_OVER) -> None:
         self._stored = dataset
-        self._spec = spec
+        self.spec = spec
         self._until = until
         self._length = batches_in(len(dataset), spec)
         self._beginning = Lock()
@@ -58,7 +58,7 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         super().__init__(self._wrapped._variant_tensor)
 
     def _pipeline(self, options: Options) -> tf.data.Dataset:
-        spec = self._spec
+        spec = self.spec
         one = tf.data.Dataset.from_tensors(0).map(_plain(lambda _: self._counter.take()))
         source = one.flat_map(_plain(self._batches if self._stored.info.format != "tfrecord" else self._stream(options)))
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
@@ -74,19 +74,19 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def _batches(self, epoch: Any) -> tf.data.Dataset:
         """(epoch, numbers of the batch's samples) in the order of the epoch, over all samples."""
-        count, size = len(self._stored), self._spec.batch_size
+        count, size = len(self._stored), self.spec.batch_size
 
         def numbers(batch: Any) -> Any:
             positions = tf.range(batch * size, tf.minimum((batch + 1) * size, count))
-            if self._spec.shuffle:
-                positions = graph.permuted(positions, count, self._spec.seed, epoch)
+            if self.spec.shuffle:
+                positions = graph.permuted(positions, count, self.spec.seed, epoch)
             return epoch, positions
 
         return tf.data.Dataset.range(self._length).map(_plain(numbers))
 
     def _stream(self, options: Options) -> Any:
         """(epoch, numbers, records) of shards in the order of the epoch, shuffled through a buffer."""
-        stored, spec = self._stored, self._spec
+        stored, spec = self._stored, self.spec
 
         def stream(epoch: Any) -> tf.data.Dataset:
             shards = tf.data.Dataset.range(stored.shards)
@@ -109,18 +109,18 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             images, labels = self._stored.graph_parse(records)
         if images.dtype != tf.uint8:
             images, kept = self._decoded(images, numbers)
-            if self._spec.on_error == "skip":
+            if self.spec.on_error == "skip":
                 labels, numbers = tf.gather(labels, kept), tf.gather(numbers, kept)
         if self._until in (Stage.READ, Stage.DECODE, Stage.RESIZE):
             return images, labels
-        return graph.finisher(self._spec)(images, numbers, epoch), labels
+        return graph.finisher(self.spec)(images, numbers, epoch), labels
 
     def _decoded(self, encoded: Any, numbers: Any) -> tuple[Any, Any]:
         """uint8 images (n, height, width, 3), and their places in the batch: all of them, unless some may be skipped.
 
         Up to a stage before the images are whole, a number stands for each.
         """
-        spec = self._spec
+        spec = self.spec
         decode, resize = graph.decoder(self._stored.info, spec), graph.resizer(spec)
         fetch = self._stored.graph_fetch if encoded.dtype != tf.string else tf.identity
 
@@ -173,7 +173,7 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
                 first = next(batches, None)
         except tf.errors.OpError as error:
             raise self._named(error) from None
-        if self._spec.on_error == "skip" and not self._spec.drop_remainder:
+        if self.spec.on_error == "skip" and not self.spec.drop_remainder:
             self.skipped += len(self._stored) - delivered
 
     def _named(self, error: Exception) -> Exception:

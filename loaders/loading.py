@@ -1,0 +1,113 @@
+"""One call from a stored dataset to what ``model.fit`` takes, with a loader by name, by a run's results, or by default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from loaders import LOADERS
+from loaders.base import Feed, LoaderSpec, own_options
+from storage import open_dataset
+from storage.base import DatasetInfo
+from storage.errors import DataError, UsageError
+
+AUTO = "auto"
+CHOICES = "choices.json"
+DEFAULTS = {"encoded": ("threaded", "tfdata", "from_generator"), "raw": ("tfdata", "threaded", "from_generator")}
+"""By payload: what is taken where no run has measured, the first that can serve."""
+
+SPEC_FIELDS = tuple(field.name for field in fields(LoaderSpec) if field.name != "options")
+
+
+def load(
+    path: str | Path, loader: str = AUTO, *, split: str = "train", results: str | Path | None = None, **settings: Any
+) -> Feed:
+    """A feed over one split of a stored dataset, ready for ``model.fit``.
+
+    Parameters
+    ----------
+    path
+        A stored dataset: the folder with ``dataset.json``.
+    loader
+        A name in ``LOADERS``, or ``auto``: what the run at ``results`` found fastest for this format and payload, with the
+        settings that it was measured with; without one, the best default.
+    split
+        Of the dataset.
+    results
+        Of a run: its folder, or its ``choices.json``. Only for ``auto``.
+    **settings
+        Fields of ``LoaderSpec`` (``batch_size``, ``image_size``, ``placement``, ``augment``, ``shuffle``, ``seed``, …) and the
+        loader's own options. ``image_size`` is the stored size where images are stored raw, if it is not given.
+
+    Raises
+    ------
+    UsageError
+        An unknown name, a value that does not fit, or a loader that cannot serve this dataset: the reason.
+    DataError
+        No dataset or no results where they should be.
+    """
+    if results is not None and loader != AUTO:
+        raise UsageError(f'results are for loader="auto"; got loader={loader!r} too: give one of them')
+    dataset = open_dataset(path, split)
+    try:
+        reasons = []
+        for name, measured in _candidates(dataset.info, loader, results):
+            wanted = {**measured, **settings}
+            reason = _unknown(name, wanted)
+            if reason is None:
+                spec = _spec(name, dataset.info, wanted)
+                reason = LOADERS[name].unsupported(dataset.info, spec)
+            if reason is None:
+                return LOADERS[name].build(dataset, spec)
+            reasons.append(f"{name} cannot serve {path}: {reason}")
+        raise UsageError("; ".join(reasons))
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def _candidates(info: DatasetInfo, loader: str, results: str | Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Loaders to try in turn, each with the settings that a run measured it with."""
+    if loader != AUTO:
+        LOADERS[loader]  # UsageError for a name that is none
+        yield loader, {}
+        return
+    if results is not None:
+        choice = _choices(Path(results)).get(f"{info.format}-{info.payload}")
+        if choice is not None:
+            yield choice
+    yield from ((name, {}) for name in DEFAULTS[info.payload])
+
+
+def _choices(results: Path) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """What a run chose, by ``FORMAT-PAYLOAD``: the loader's name and its settings. DataError if the file is no such thing."""
+    file = results / CHOICES if results.is_dir() else results
+    try:
+        found = json.loads(file.read_bytes())
+        if found["version"] != 1:
+            raise DataError(f"{file} is of version {found['version']}; this feedbench reads version 1")
+        return {
+            name: (str(entry["loader"]), {**entry["spec"], **entry["options"]}) for name, entry in found["choices"].items()
+        }
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}. A finished `feedbench run` leaves one in its folder.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is not the choices of a run: {error}") from error
+
+
+def _unknown(loader: str, settings: Mapping[str, Any]) -> str | None:
+    """Which setting a loader does not have, in words; None if it has them all."""
+    known = (*SPEC_FIELDS, *own_options(LOADERS[loader]))
+    unknown = [name for name in settings if name not in known]
+    return f"it has no setting {unknown[0]!r}; it has: {', '.join(known)}" if unknown else None
+
+
+def _spec(loader: str, info: DatasetInfo, settings: Mapping[str, Any]) -> LoaderSpec:
+    fields_ = {name: value for name, value in settings.items() if name in SPEC_FIELDS}
+    if info.image_size is not None:
+        fields_.setdefault("image_size", info.image_size)
+    own = own_options(LOADERS[loader])
+    return LoaderSpec(**fields_, options=tuple((name, value) for name, value in settings.items() if name in own))

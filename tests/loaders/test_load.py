@@ -1,0 +1,140 @@
+"""``loaders.load``: one call, with a loader by name, by what a run found, or by default."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import loaders
+from bench.choices import choices
+from loaders.base import LoaderSpec
+from loaders.tfdata import TfdataFeed
+from storage.errors import DataError, UsageError
+from tests.bench.synthetic import matrix, synthetic_run
+from tests.loaders.conftest import SIZE, Stored
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")  # fit's own default
+def test_the_call_of_the_readme_trains_a_model(stored: Stored) -> None:
+    feed = loaders.load(
+        stored("hdf5", "raw"),
+        loader="tfdata",
+        split="train",
+        batch_size=20,
+        placement="model",
+        augment=True,
+        shuffle=True,
+        seed=0,
+    )
+    try:
+        assert len(feed) == 3
+        head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, "softmax")]
+        model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *feed.layers, *head])
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+        history = model.fit(feed, epochs=2, verbose=0)
+    finally:
+        feed.close()
+    assert np.isfinite(history.history["loss"]).all()
+    assert loaders.load is not None
+    assert callable(loaders.load), "importing the module behind it must not hide the function"
+
+
+def test_raw_images_come_in_their_stored_size_and_another_split_by_name(stored: Stored) -> None:
+    feed = loaders.load(stored("lmdb", "raw"), "tfdata", split="validation", placement="model", shuffle=False)
+    try:
+        images, labels = next(iter(feed.epoch(0)))
+    finally:
+        feed.close()
+    assert images.shape == (12, SIZE, SIZE, 3)
+    assert len(labels) == 12
+
+
+def written(path: Path, entries: dict[str, Any]) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "choices.json").write_text(json.dumps({"version": 1, "run": "r", "step": "none", "choices": entries}))
+    return path
+
+
+def test_takes_what_a_run_found_fastest_with_its_settings(stored: Stored, tmp_path: Path) -> None:
+    entry = {"loader": "tfdata", "spec": {"workers": 1, "batch_size": 12}, "options": {"autotune": True}}
+    results = written(tmp_path / "run", {"directory-encoded": entry})
+    for named in (results, results / "choices.json"):
+        feed = loaders.load(stored("directory", "encoded"), results=named, image_size=SIZE, workers=2)
+        feed.close()
+        assert isinstance(feed, TfdataFeed)
+        assert feed.spec == LoaderSpec(workers=2, batch_size=12, image_size=(SIZE, SIZE), options=(("autotune", True),)), (
+            "settings of the call come before those of the run"
+        )
+
+
+def test_reads_what_a_run_writes(stored: Stored, tmp_path: Path) -> None:
+    cases = matrix(formats=("hdf5",), payloads=("raw",), loaders=("tfdata", "from_generator"), steps=("none",), cold=False)
+    found = choices(synthetic_run(tmp_path / "run", cases=cases, most_batches=10))
+    assert found["choices"]["hdf5-raw"]["loader"] == "tfdata"
+    (tmp_path / "run" / "choices.json").write_text(json.dumps(found))
+    feed = loaders.load(stored("hdf5", "raw"), results=tmp_path / "run")
+    feed.close()
+    assert isinstance(feed, TfdataFeed)
+
+
+def test_takes_the_best_default_where_no_run_has_measured(stored: Stored, tmp_path: Path) -> None:
+    results = written(tmp_path / "run", {"hdf5-encoded": {"loader": "from_generator", "spec": {}, "options": {}}})
+    raw = loaders.load(stored("hdf5", "raw"), results=results)
+    encoded = loaders.load(stored("directory", "encoded"), image_size=SIZE)
+    tuned = loaders.load(stored("directory", "encoded"), image_size=SIZE, autotune=True)
+    for feed in (raw, encoded, tuned):
+        feed.close()
+    assert isinstance(raw, TfdataFeed)
+    assert "threaded" in type(encoded).__module__
+    assert isinstance(tuned, TfdataFeed), "an option that only one loader has decides"
+
+
+def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Path) -> None:
+    entry = {"loader": "image_dataset_from_directory", "spec": {}, "options": {}}
+    results = written(tmp_path / "run", {"hdf5-raw": entry})
+    feed = loaders.load(stored("hdf5", "raw"), results=results)
+    feed.close()
+    assert isinstance(feed, TfdataFeed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loader": "tfdatta"}, "unknown loader 'tfdatta'; expected one of"),
+        ({"loader": "tfdata", "batchsize": 3}, "no setting 'batchsize'"),
+        ({"loader": "tfdata", "batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"loader": "tfdata", "image_size": 33}, "the stored images are"),
+        ({"loader": "image_dataset_from_directory"}, "reads directories only"),
+        ({"split": "test"}, "has no split 'test'"),
+        ({"loader": "tfdata", "results": "run"}, 'results are for loader="auto"'),
+    ],
+)
+def test_says_in_one_line_what_is_wrong(stored: Stored, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        loaders.load(stored("hdf5", "raw"), **settings)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"version": 1}', '{"version": 1, "choices": {"hdf5-raw": {}}}', '{"version": 9}']
+)
+def test_refuses_results_that_are_none(stored: Stored, tmp_path: Path, content: str) -> None:
+    (tmp_path / "choices.json").write_text(content)
+    with pytest.raises(DataError, match=r"choices\.json"):
+        loaders.load(stored("hdf5", "raw"), results=tmp_path)
+    with pytest.raises(DataError, match="feedbench run"):
+        loaders.load(stored("hdf5", "raw"), results=tmp_path / "nowhere")
+
+
+def test_importing_it_imports_no_tensorflow() -> None:
+    code = "import sys, loaders, loaders.loading; print('tensorflow' in sys.modules, callable(loaders.load))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
