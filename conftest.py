@@ -40,5 +40,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With --benchmark-only no test runs, so none is imported: what only tests need may be missing."""
-    tests = collection_path == config.rootpath / "tests"
+    tests = config.rootpath / "tests" in collection_path.parents
     return True if tests and config.getoption("benchmark_only", default=False) else None
