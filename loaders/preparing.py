@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,87 +68,86 @@ class Preparer:
     """Fills parts of batches, in whichever thread calls it."""
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, until: Stage) -> None:
+        import cv2
+
+        from storage import pixels
+
         self.dataset, self.spec = dataset, spec
-        self.until = STAGES.index(until)
-        self.inside = spec.placement == "pipeline"
-        self.cache = Cache(len(dataset), spec.image_size) if spec.cache else None
+        stage = STAGES.index(until)
+        self._decodes, self._resizes = stage >= STAGES.index(Stage.DECODE), stage >= STAGES.index(Stage.RESIZE)
+        self._finishes = spec.placement == "pipeline" and stage >= STAGES.index(Stage.AUGMENT)
+        self._cache = Cache(len(dataset), spec.image_size) if spec.cache else None
         self._local = threading.local()
-        self._levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)[None]
-        self._table = scale(self._levels, spec.scaling)
+        self._table = scale(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)[None], spec.scaling)
+        self._decode = partial(
+            pixels.decode_into,
+            fast=spec.decode == "fast",
+            scaled_to=spec.image_size if spec.jpeg_scale == "auto" else None,
+        )
+        self._resize, self._cv2 = pixels.resize, cv2
 
     def fill(self, work: Work, start: int, stop: int) -> None:
         """Samples ``start`` to ``stop`` of a batch. Where ``kept`` becomes False, a sample could not be read and was skipped.
 
         Raises DataError, naming the sample, if ``on_error`` is ``stop``.
         """
-        wanted = np.arange(start, stop)
-        if self.cache is not None:
-            wanted = np.array([place for place in wanted if not self._cached(work, int(place))], np.int64)
-            if not len(wanted):
+        places = list(range(start, stop))
+        if self._cache is not None:
+            places = [place for place in places if not self._cached(self._cache, work, place)]
+            if not places:
                 return
-        batch = self.dataset.seek(work.indices[wanted])
-        work.labels[wanted] = batch.labels
-        if self.until <= STAGES.index(Stage.READ):
-            return
-        for image, place in zip(batch.images, wanted.tolist(), strict=True):
-            try:
-                pixels = self._decoded(image)
-            except DataError as error:
-                if self.spec.on_error == "stop":
-                    key = self.dataset.sample(int(work.indices[place])).key
-                    raise DataError(f"{self.dataset.path}: {key} cannot be read: {error}") from error
-                work.kept[place] = False
-                continue
-            if self.until > STAGES.index(Stage.DECODE):
-                self._finish(work, place, pixels)
+        batch = self.dataset.seek(work.indices[places])
+        work.labels[places] = batch.labels
+        if self._decodes:
+            for place, image in zip(places, batch.images, strict=True):
+                self._one(work, place, image)
 
-    def _cached(self, work: Work, place: int) -> bool:
-        assert self.cache is not None
-        found = self.cache.get(int(work.indices[place]))
+    def _cached(self, cache: Cache, work: Work, place: int) -> bool:
+        found = cache.get(int(work.indices[place]))
         if found is None:
             return False
         work.labels[place] = found[1]
         self._deliver(work, place, found[0])
         return True
 
-    def _decoded(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if not isinstance(image, bytes):
-            return image
-        from storage.pixels import decode_into
-
-        scratch = getattr(self._local, "scratch", None)
-        if scratch is None:
-            scratch = self._local.scratch = np.empty(SCRATCH_BYTES, np.uint8)
-        scaled_to = self.spec.image_size if self.spec.jpeg_scale == "auto" else None
-        return decode_into(image, scratch, fast=self.spec.decode == "fast", scaled_to=scaled_to)
-
-    def _finish(self, work: Work, place: int, pixels: NDArray[np.uint8]) -> None:
-        from storage.pixels import resize
-
-        spec = self.spec
-        if work.images.dtype == np.uint8:
-            resize(pixels, spec.image_size, spec.resize, out=work.images[place])
-            small = work.images[place]
+    def _one(self, work: Work, place: int, image: bytes | NDArray[np.uint8]) -> None:
+        spec, out = self.spec, work.images[place]
+        try:
+            pixels = self._decode(image, self._scratch()) if isinstance(image, bytes) else image
+        except DataError as error:
+            if spec.on_error == "stop":
+                key = self.dataset.sample(int(work.indices[place])).key
+                raise DataError(f"{self.dataset.path}: {key} cannot be read: {error}") from error
+            work.kept[place] = False
+            return
+        if not self._resizes:
+            return
+        if out.dtype == np.uint8:
+            small = self._resize(pixels, spec.image_size, spec.resize, out)
         else:
-            small = resize(pixels, spec.image_size, spec.resize)
-        if self.cache is not None:
-            self.cache.put(int(work.indices[place]), small, int(work.labels[place]))
-        if work.images.dtype != np.uint8:
+            small = self._resize(pixels, spec.image_size, spec.resize)
             self._deliver(work, place, small)
+        if self._cache is not None:
+            self._cache.put(int(work.indices[place]), small, int(work.labels[place]))
+
+    def _scratch(self) -> NDArray[np.uint8]:
+        try:
+            scratch: NDArray[np.uint8] = self._local.scratch
+        except AttributeError:
+            scratch = self._local.scratch = np.empty(SCRATCH_BYTES, np.uint8)
+        return scratch
 
     def _deliver(self, work: Work, place: int, small: NDArray[np.uint8]) -> None:
         """An image of the right size, to its place: as it is, or augmented and scaled."""
-        import cv2
-
         out = work.images[place]
-        if not self.inside or self.until < STAGES.index(Stage.AUGMENT):
+        if not self._finishes:
             out[...] = small
             return
         if self.spec.scaling == "caffe":
-            small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+            small = self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR)
         if work.draws is None:
-            cv2.LUT(small, self._table, dst=out)
+            self._cv2.LUT(small, self._table, dst=out)
             return
         # Scaled first: both are linear, and a table of 256 levels is quicker than arithmetic on floats.
         index = int(work.indices[place])
-        warp(cv2.LUT(small, self._table), bool(work.draws.flips[index]), float(work.draws.angles[index]), out)
+        warp(self._cv2.LUT(small, self._table), bool(work.draws.flips[index]), float(work.draws.angles[index]), out)

