@@ -11,7 +11,8 @@ from typing import Any
 import altair as alt
 
 from bench.gate import Change, Side, broken, changes, environment_differences
-from bench.report.page import put, render
+from bench.report.files import put
+from bench.report.page import render
 from bench.report.palette import LIMIT, dressed
 from bench.report.panels import ROW, rows, values
 from bench.report.sections import Drawn

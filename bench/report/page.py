@@ -14,6 +14,7 @@ from bench.record import Run
 from bench.report import digits, scripts
 from bench.report.charts.base import Tables
 from bench.report.derived import tables as derived
+from bench.report.files import put
 from bench.report.sections import epochs_in_words, masthead, phase_in_words, sections, step_in_words
 
 NAME = "report.html"
@@ -42,14 +43,6 @@ def render(template: str, *, charts: bool, **values: Any) -> str:
         style=Markup(scripts.template_text("page.css")), policy=scripts.policy(*inlined.values()), charts=charts,
         version=_version(), **inlined, **values,
     )  # fmt: skip
-
-
-def put(path: Path, html: str) -> Path:
-    """Write beside, then rename: a reader sees the old page or the new one."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(html, encoding="utf-8")
-    beside.replace(path)
-    return path
 
 
 def _contexts(parts: Sequence[Any]) -> dict[str, Any]:

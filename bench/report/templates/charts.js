@@ -7,7 +7,7 @@
     font: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', sans-serif",
     axis: {
       labelColor: "var(--ink)", titleColor: "var(--muted)", gridColor: "var(--line)", domainColor: "var(--strong-line)",
-      tickColor: "var(--strong-line)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
+      tickColor: "var(--strong-line)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 500,
     },
     legend: { labelColor: "var(--ink)", titleColor: "var(--muted)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
     header: { labelColor: "var(--ink)", titleColor: "var(--muted)", labelFontSize: 13 },
@@ -27,22 +27,30 @@
     return members.map((member) => ({ ...common, ...member }));
   }
 
-  // On a phone a row's name stands above its marks: beside them it would leave them no room.
+  // On a phone a row's name stands above its marks: beside them it would leave them no room. Long ones take two lines.
   function narrowed(spec, width) {
     const rows = (one) => one.encoding?.y?.type === "nominal";
-    const above = { labelAlign: "left", labelOffset: -14, labelPadding: 0, labelLimit: width - 8, ticks: false, domain: false, zindex: 1 };
+    const y = [spec, ...(spec.layer ?? [])].find(rows)?.encoding.y;
+    if (!y) return spec;
+    const line = Math.floor(width / 6.2);
+    const long = Array.isArray(y.sort) && y.sort.some((name) => name.length > line);
+    const cut = `lastindexof(slice(datum.label, 0, ${line}), '-')`;
+    const above = {
+      labelAlign: "left", labelBaseline: "bottom", labelOffset: long ? -22 : -9, labelPadding: 0, labelLimit: width - 8, ticks: false,
+      domain: false, zindex: 1,
+      ...(long && { labelExpr: `length(datum.label) > ${line} ? [slice(datum.label, 0, ${cut}), slice(datum.label, ${cut})] : ['', datum.label]` }),
+    };
     const changed = (one) => {
       const next = { ...one };
       if (one.layer) next.layer = one.layer.map(changed);
       if (rows(one)) {
-        const y = one.encoding.y;
-        if (one.mark?.type === "bar") next.mark = { ...one.mark, height: { band: 0.4 } };
-        next.encoding = { ...one.encoding, y: { ...y, title: null, axis: { ...y.axis, ...above } } };
+        if (one.mark?.type === "bar") next.mark = { ...one.mark, height: 13 };
+        next.encoding = { ...one.encoding, y: { ...one.encoding.y, title: null, axis: { ...one.encoding.y.axis, ...above } } };
       }
       return next;
     };
-    const named = rows(spec) || spec.layer?.some(rows);
-    return named ? { ...changed(spec), height: typeof spec.height === "number" ? spec.height * 1.8 : { step: 34 } } : spec;
+    const room = long ? 2.5 : 1.8;
+    return { ...changed(spec), height: typeof spec.height === "number" ? spec.height * room : { step: 19 * room } };
   }
 
   function fitted(spec, width) {
