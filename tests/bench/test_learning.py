@@ -1,7 +1,8 @@
 """The same learning whatever the loader: each trains a small model on the demo data, three seeds, and is held to the others.
 
 A loader that is fast and wrong is found here if nowhere else. What was learnt is judged by accuracy on validation images that
-no loader touched: decoded and resized by ``storage.pixels``, labelled by the stored dataset. ``tox -e learning``; minutes, so it is deselected unless slow tests are asked for.
+no loader touched: decoded and resized by ``storage.pixels``, labelled by the stored dataset. It takes minutes:
+``tox -e learning``, and with all that is slow.
 """
 
 from __future__ import annotations
