@@ -35,8 +35,12 @@ class Watched:
         self.said: list[str] = []
         page.on("console", lambda message: self.said.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._asked)
         page.on("request", self._requested)
+
+    def _asked(self, dialog: Any) -> None:
+        self.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _requested(self, request: Any) -> None:
         if request.url != self.page.url and not request.is_navigation_request():
