@@ -8,9 +8,10 @@ Where the pipeline augments, a second pass without augmentation compares pixels 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from storage import open_dataset
 from storage.errors import FeedbenchError, UsageError
 
 Delivered = NDArray[np.float32]
+Keep: TypeAlias = Callable[[str, NDArray[np.uint8], NDArray[np.uint8], str], None]
 
 CANDIDATES = 8
 ROTATION_DEGREES = 36
@@ -36,19 +38,22 @@ class NotEquivalentError(FeedbenchError):
     """A loader does not deliver the stored samples: what is wrong, and with which sample."""
 
 
-def prove(path: Path, split: str, loader: str, spec: LoaderSpec, *, limit: int | None = None) -> Pixels:
+def prove(
+    path: Path, split: str, loader: str, spec: LoaderSpec, *, limit: int | None = None, keep: Keep | None = None
+) -> Pixels:
     """Prove that ``loader`` delivers the samples of a stored split under ``spec``; say how its pixels compare.
 
     A split of more than ``limit`` samples is proven on a seeded subset of that many, stored anew in the same format, and on
-    the first batches of the split itself. Raises NotEquivalentError with the reason.
+    the first batches of the split itself. Raises NotEquivalentError with the reason. ``keep`` is given one image as it was
+    delivered: the sample's key, its pixels and the reference's (uint8), and the cause if pixels differ.
     """
     with subset(path, split, limit, spec.seed) as part:
         if part != path:
             _first_batches(path, split, loader, spec)
-        return _prove_all(part, split, loader, spec)
+        return _prove_all(part, split, loader, spec, keep)
 
 
-def _prove_all(path: Path, split: str, loader: str, spec: LoaderSpec) -> Pixels:
+def _prove_all(path: Path, split: str, loader: str, spec: LoaderSpec, keep: Keep | None) -> Pixels:
     with open_dataset(path, split) as dataset:
         reason = LOADERS[loader].unsupported(dataset.info, spec)
         if reason:
@@ -61,7 +66,11 @@ def _prove_all(path: Path, split: str, loader: str, spec: LoaderSpec) -> Pixels:
         spec = replace(spec, augment=False)
     walk = _Walk(references, wanted, spec, augmented=False)
     walk.run(path, split, loader)
-    return walk.pixels("; ".join(cause.name for cause in causes))
+    pixels = walk.pixels("; ".join(cause.name for cause in causes))
+    if keep is not None and walk.shown is not None:
+        index, image = walk.shown
+        keep(references.keys[index], image, references.pixels[index], pixels.cause)
+    return pixels
 
 
 def _first_batches(path: Path, split: str, loader: str, spec: LoaderSpec, count: int = 3) -> None:
@@ -127,6 +136,8 @@ class _Walk:
     squared_from_expected: float = 0.0
     absolute_from_expected: float = 0.0
     values: int = 0
+    shown: tuple[int, NDArray[np.uint8]] | None = None
+    """One image as it was delivered, and which it is: the first by name, of those that came."""
 
     def run(self, path: Path, split: str, loader: str) -> None:
         rings = Rings(self.spec.image_size)
@@ -193,6 +204,8 @@ class _Walk:
                 f"{loader}: {self.references.keys[index]} differs by up to {from_wanted.max():.0f} levels from filter "
                 f"{self.wanted.filter!r}; at most {self.wanted.largest:.0f} have a named cause"
             )
+        if self.shown is None or self.references.keys[index] < self.references.keys[self.shown[0]]:
+            self.shown = index, np.clip(levels, 0, 255).astype(np.uint8)
         self.largest = max(self.largest, float(difference.max()))
         self.absolute += float(difference.sum())
         self.squared += float((difference**2).sum())

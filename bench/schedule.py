@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench import machine
+from bench import machine, sample_images
 from bench.case import Case
 from bench.datasets import facts, prepare
 from bench.matrix import Stored, cases, dataset_of, skip_reason
@@ -193,6 +193,7 @@ class Schedule:
                 "classes": len(stored.info.class_names) if stored else 5,
                 "pace": self.options.pace or (TINY if self.options.tiny else Pace()),
                 "limit": limit,
+                "samples": self.folder / sample_images.FOLDER if do == "prove" else None,
             }
         )
         if self._shared is None or not self._shared.alive:

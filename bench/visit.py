@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
@@ -30,7 +31,9 @@ from storage.errors import FeedbenchError
 
 
 class Request(BaseModel):
-    """One thing to do. ``path`` is the stored dataset (none for ``known:`` loaders); ``limit`` how many samples to prove."""
+    """One thing to do. ``path`` is the stored dataset (none for ``known:`` loaders); ``limit`` how many samples to prove, and
+    ``samples`` the folder in which one image as it was delivered is kept (None: nowhere).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +44,7 @@ class Request(BaseModel):
     classes: int = 5
     pace: Pace = Pace()
     limit: int | None = None
+    samples: Path | None = None
 
 
 class Answer(BaseModel):
@@ -75,11 +79,14 @@ class Visitor:
 
     def prove(self, request: Request) -> Answer:
         """The equivalence gate."""
+        from bench import sample_images
         from bench.equivalence import prove
+        from bench.report.labels import label
 
         assert request.path is not None
         case = request.case
-        return Answer(pixels=prove(request.path, request.split, case.loader, case.spec, limit=request.limit))
+        keep = partial(sample_images.keep, request.samples, label(case.id, case.step.step)) if request.samples else None
+        return Answer(pixels=prove(request.path, request.split, case.loader, case.spec, limit=request.limit, keep=keep))
 
     def measure(self, request: Request) -> Answer:
         """One measurement; for cache state ``cold``, the first epoch apart, then warm."""
