@@ -93,7 +93,7 @@ def of_logs(logs: Sequence[float], *, case_a: str, case_b: str, compared: int = 
     """A comparison of log ratios, one a sweep."""
     level = 1 - (1 - LEVEL) / max(compared, 1)
     low, high = _bounds(logs, level)
-    effect = exp(smallest_multiple(len(logs), level) * stdev(logs)) - 1 if len(logs) > 1 else inf
+    effect = _exp(smallest_multiple(len(logs), level) * stdev(logs)) - 1 if len(logs) > 1 else inf
     return Comparison(
         case_a,
         case_b,

@@ -18,6 +18,8 @@ def significant(value: float, digits: int = 3) -> str:
 
 def share(value: float) -> str:
     """``97.3%`` for 0.9731; at most one decimal."""
+    if not isfinite(value):
+        return significant(value)
     percent = 100 * value
     if 0 < abs(percent) < 0.05:
         return "<0.1%"
