@@ -111,7 +111,7 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
                 if number == done and goes_on:
                     checkpoint.restore_optimizer(folder / "checkpoint.npz", transfer.model)
             watcher.started(number + 1, phase.step, len(feed))
-            learnt = _epoch(feed, step, clock, number, watcher)
+            learnt = learn(feed, step, clock, number, watcher)
             before = clock()
             val = evaluate(held_out.epoch(0)) if held_out is not None else (None, None)
             row = Epoch(
@@ -221,7 +221,8 @@ class _Learning:
             self._watcher.batch(length, loss)
 
 
-def _epoch(feed: Feed, step: TrainingStep, clock: Clock, number: int, watcher: Watcher) -> dict[str, Any]:
+def learn(feed: Feed, step: TrainingStep, clock: Clock, number: int, watcher: Watcher) -> dict[str, Any]:
+    """One epoch of training, as the fields of ``Epoch`` that it fills."""
     learning = _Learning(step, watcher)
     began = clock()
     stepped = sum(tick.step_ns for tick in epoch_ticks(feed, learning, clock, number, began))
