@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +30,29 @@ def run(tasks: Sequence[Task], workers: int, backend: str, address: str | None) 
     elif min(workers, len(tasks)) <= 1:
         yield from map(write_shard, tasks)
     else:
-        from joblib import Parallel, delayed, parallel_config
+        yield from _loky(tasks, min(workers, len(tasks)))
 
-        with parallel_config(backend="loky", initializer=_leave_interrupts_to_the_parent):
-            parallel = Parallel(n_jobs=min(workers, len(tasks)), return_as="generator_unordered", batch_size=1)
+
+def _loky(tasks: Sequence[Task], workers: int) -> Iterator[int]:
+    from joblib import Parallel, delayed, parallel_config
+
+    try:
+        with parallel_config(backend="loky", initializer=_follow_the_parent, initargs=(os.getpid(),)):
+            parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
             yield from _closing(parallel(delayed(write_shard)(task) for task in tasks))
+    except BrokenExecutor as error:
+        raise DataError(_DIED) from error
+
+
+_DIED = (
+    "a worker process was killed, perhaps for want of memory: a worker holds a shard. What is finished is kept; the same command "
+    "goes on, with fewer --workers if need be"
+)
 
 
 def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
         from joblib import Parallel, delayed, parallel_config
     except ImportError as error:
         raise UsageError("--backend dask needs Dask: pip install 'feedbench[cluster]'") from error
@@ -46,8 +62,12 @@ def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise DataError(f"no Dask scheduler answers at {address}: {error}") from error
-    with client, parallel_config(backend="dask", client=client):
-        yield from _closing(Parallel(return_as="generator_unordered", batch_size=1)(delayed(write_shard)(t) for t in tasks))
+    try:
+        with client, parallel_config(backend="dask", client=client):
+            parallel = Parallel(return_as="generator_unordered", batch_size=1)
+            yield from _closing(parallel(delayed(write_shard)(task) for task in tasks))
+    except KilledWorker as error:
+        raise DataError(_DIED) from error
 
 
 def _closing(results: Any) -> Iterator[int]:
@@ -57,9 +77,16 @@ def _closing(results: Any) -> Iterator[int]:
         results.close()
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent says how to go on, and workers need not add a traceback each."""
+def _follow_the_parent(parent: int) -> None:
+    """Leave Ctrl-C to the parent, which says how to go on; end when it ends, however that happens: nobody would use the work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_A_TICK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @contextmanager

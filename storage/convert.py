@@ -66,7 +66,8 @@ def main(
         with _progress() as progress:
             info = conversion.convert(source, progress=progress, **options)
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted: what is finished is kept; the same command goes on from there.\n")
+        line = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
+        sys.stderr.write(f"{line}interrupted: what is finished is kept; the same command goes on from there.\n")
         raise typer.Exit(130) from None
     place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started

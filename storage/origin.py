@@ -8,6 +8,8 @@ from pathlib import Path
 from storage.dataset import read_info
 from storage.files import alone
 
+TF_FLOWERS = "tf_flowers"
+
 
 def default_out(name: str, to: str, payload: str) -> Path:
     """``data/NAME/FORMAT-PAYLOAD``, below the working directory."""
@@ -19,13 +21,13 @@ def origin(source: str | Path | None, progress: Callable[[str, int, int], None])
 
     ``progress("drawing", images, of)`` or ``progress("downloading", bytes, of)`` is called on the way.
     """
-    from storage import tf_flowers
-
     if source is None:
         return demo_images(lambda done, count: progress("drawing", done, count)), "demo"
-    if str(source) == tf_flowers.NAME and not Path(source).exists():
-        folder = Path("data") / tf_flowers.NAME
-        return tf_flowers.fetch(folder, progress=lambda done, of: progress("downloading", done, of)), tf_flowers.NAME
+    if str(source) == TF_FLOWERS and not Path(source).exists():
+        from storage import tf_flowers
+
+        folder = Path("data") / TF_FLOWERS
+        return tf_flowers.fetch(folder, progress=lambda done, of: progress("downloading", done, of)), TF_FLOWERS
     return Path(source), None
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from storage.errors import DataError
 from storage.files import sync
 
-NAME = "tf_flowers"
 URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
 BYTES = 228_813_984

@@ -31,7 +31,7 @@ class Workspace:
         self.listing = self.notes / "source"
         self.done = self.notes / "done"
         self.token = f"tmp-{uuid.uuid4().hex}"
-        self._old = target.with_name(target.name + ".old")
+        self._old = target.with_name(f".{target.name}.replaced")
 
     def recover(self, *, overwrite: bool) -> None:
         """Finish what a killed conversion left; make the workspace. UsageError if ``OUT`` exists and may not be replaced."""
@@ -88,6 +88,9 @@ class Workspace:
     def discard(self) -> None:
         """Remove the workspace if no shard is finished: nothing to go on from. What else may be there is left alone."""
         if self.notes.is_dir() and not (self.done.is_dir() and any(self.done.iterdir())):
+            for entry in self.path.iterdir():
+                if entry != self.notes:  # which goes last: it is what makes this folder one that may be removed
+                    shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
             shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, manifest: str) -> None:
@@ -105,6 +108,9 @@ class Workspace:
             self.path.rename(self.target)
         sync(self.target.parent)
         shutil.rmtree(self._old, ignore_errors=True)
+        shutil.rmtree(
+            self.target / NOTES / self.done.name
+        )  # the recipe goes last: until then the next call knows it is done
         shutil.rmtree(self.target / NOTES)
 
 
