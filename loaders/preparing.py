@@ -18,12 +18,18 @@ from loaders.augmentation import Draws, warp
 from loaders.base import STAGES, LoaderSpec, Stage
 from loaders.sample import scale
 from storage.errors import DataError, UsageError
+from storage.plain_source import PlainSource
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
 
-SCRATCH_BYTES = 16 << 20
-"""A thread's scratch: an image of five megapixels fits. What does not is decoded into memory of its own."""
+
+class Scratch:
+    """A thread's own memory: for a file of up to 4 MB, and an image of up to five megapixels. What is larger gets its own."""
+
+    def __init__(self) -> None:
+        self.content = memoryview(bytearray(4 << 20))
+        self.pixels = np.empty(16 << 20, np.uint8)
 
 
 @dataclass
@@ -73,6 +79,9 @@ class Preparer:
         from storage import pixels
 
         self.dataset, self.spec = dataset, spec
+        self._source = PlainSource(dataset)
+        # The files of a raw directory are PNG: they have to be decoded like any other.
+        self._encoded = dataset.info.payload == "encoded" or dataset.info.format == "directory"
         stage = STAGES.index(until)
         self._decodes, self._resizes = stage >= STAGES.index(Stage.DECODE), stage >= STAGES.index(Stage.RESIZE)
         self._finishes = spec.placement == "pipeline" and stage >= STAGES.index(Stage.AUGMENT)
@@ -91,51 +100,72 @@ class Preparer:
 
         Raises DataError, naming the sample, if ``on_error`` is ``stop``.
         """
-        places = list(range(start, stop))
-        if self._cache is not None:
-            places = [place for place in places if not self._cached(self._cache, work, place)]
-            if not places:
-                return
-        batch = self.dataset.seek(work.indices[places])
-        work.labels[places] = batch.labels
-        if self._decodes:
-            for place, image in zip(places, batch.images, strict=True):
-                self._one(work, place, image)
+        if not self._encoded:
+            self._gather(work, start, stop)
+            return
+        scratch = self._scratch()
+        for place, index in enumerate(work.indices[start:stop].tolist(), start):
+            if self._cache is not None and self._cached(self._cache, work, place, index):
+                continue
+            try:
+                self._one(work, place, index, scratch)
+            except DataError as error:
+                if self.spec.on_error == "stop":
+                    raise self._named(index, error) from error
+                work.kept[place] = False
 
-    def _cached(self, cache: Cache, work: Work, place: int) -> bool:
-        found = cache.get(int(work.indices[place]))
+    def _one(self, work: Work, place: int, index: int, scratch: Scratch) -> None:
+        """Read, decode and resize one image, to its place."""
+        content, work.labels[place] = self._source.fetch(index, scratch.content)
+        if not self._decodes:
+            return
+        pixels = self._decode(content, scratch.pixels)
+        if not self._resizes:
+            return
+        out = work.images[place]
+        if out.dtype == np.uint8:
+            small = self._resize(pixels, self.spec.image_size, self.spec.resize, out)
+        else:
+            small = self._resize(pixels, self.spec.image_size, self.spec.resize)
+            self._deliver(work, place, small)
+        if self._cache is not None:
+            self._cache.put(index, small, int(work.labels[place]))
+
+    def _gather(self, work: Work, start: int, stop: int) -> None:
+        """Raw images, to their places."""
+        if work.images.dtype == np.uint8:
+            work.labels[start:stop] = self._source.gather(work.indices[start:stop], work.images[start:stop])
+            return
+        rows = np.empty((stop - start, *self.spec.image_size, 3), np.uint8)
+        work.labels[start:stop] = self._source.gather(work.indices[start:stop], rows)
+        for place, row in enumerate(rows, start):
+            self._deliver(work, place, row)
+
+    def _cached(self, cache: Cache, work: Work, place: int, index: int) -> bool:
+        found = cache.get(index)
         if found is None:
             return False
         work.labels[place] = found[1]
         self._deliver(work, place, found[0])
         return True
 
-    def _one(self, work: Work, place: int, image: bytes | NDArray[np.uint8]) -> None:
-        spec, out = self.spec, work.images[place]
+    def _named(self, index: int, error: DataError) -> DataError:
         try:
-            pixels = self._decode(image, self._scratch()) if isinstance(image, bytes) else image
-        except DataError as error:
-            if spec.on_error == "stop":
-                key = self.dataset.sample(int(work.indices[place])).key
-                raise DataError(f"{self.dataset.path}: {key} cannot be read: {error}") from error
-            work.kept[place] = False
-            return
-        if not self._resizes:
-            return
-        if out.dtype == np.uint8:
-            small = self._resize(pixels, spec.image_size, spec.resize, out)
-        else:
-            small = self._resize(pixels, spec.image_size, spec.resize)
-            self._deliver(work, place, small)
-        if self._cache is not None:
-            self._cache.put(int(work.indices[place]), small, int(work.labels[place]))
+            key = self.dataset.sample(index).key
+        except DataError:
+            return error  # Its record cannot be read at all: the error says which that is.
+        return DataError(f"{self.dataset.path}: {key} cannot be read: {error}")
 
-    def _scratch(self) -> NDArray[np.uint8]:
+    def _scratch(self) -> Scratch:
         try:
-            scratch: NDArray[np.uint8] = self._local.scratch
+            scratch: Scratch = self._local.scratch
         except AttributeError:
-            scratch = self._local.scratch = np.empty(SCRATCH_BYTES, np.uint8)
+            scratch = self._local.scratch = Scratch()
         return scratch
+
+    def close(self) -> None:
+        """Let go of what was mapped."""
+        self._source.close()
 
     def _deliver(self, work: Work, place: int, small: NDArray[np.uint8]) -> None:
         """An image of the right size, to its place: as it is, or augmented and scaled."""

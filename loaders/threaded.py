@@ -177,6 +177,7 @@ class Threads:
     def close(self) -> None:
         """End the threads and close the stored dataset."""
         self._workers.close()
+        self._preparer.close()
         self.dataset.close()
 
 

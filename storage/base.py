@@ -198,6 +198,18 @@ class SupportsPlaces(Protocol):
 
 
 @runtime_checkable
+class SupportsImagePlaces(Protocol):
+    """A streaming reader that can say where in its file one sample's image lies, once it has read that sample's record."""
+
+    path: Path
+
+    def __len__(self) -> int: ...
+
+    def image_place(self, index: int) -> tuple[int, int, int]:
+        """Start and size in bytes of one image, and its label. DataError if the record does not match its checksum."""
+
+
+@runtime_checkable
 class SupportsFiles(Protocol):
     """A reader each image of which is a file: ``folder`` + name + ``suffix``."""
 
@@ -281,6 +293,7 @@ __all__: Sequence[str] = (
     "SupportsFiles",
     "SupportsGraphRead",
     "SupportsGraphStream",
+    "SupportsImagePlaces",
     "SupportsPlaces",
     "SupportsRandomAccess",
     "SupportsSeeking",

@@ -108,17 +108,6 @@ class StoredDataset:
             return Batch(np.stack([np.asarray(image) for image in images]), labels)
         return Batch([bytes(image) for image in images], labels)
 
-    def seek(self, indices: NDArray[np.int64]) -> Batch:
-        """``read``, also where a format has no random access but its records can be found: the first time that a shard is
-        asked, its record headers are walked. Several threads may call it."""
-        if self.info.format != "tfrecord":
-            return self.read(indices)
-        samples = [self.sample(int(index)) for index in indices]
-        labels = np.array([sample.label for sample in samples], np.int64)
-        if self.info.payload == "raw":
-            return Batch(np.stack([np.asarray(sample.image) for sample in samples]), labels)
-        return Batch([bytes(sample.image) for sample in samples], labels)
-
     @property
     def supports_random_access(self) -> bool:
         """Whether ``labels``, ``key``, ``read`` and ``graph_read`` work."""

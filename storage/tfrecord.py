@@ -122,6 +122,17 @@ class TfRecordShard:
 
     def at(self, index: int) -> Sample:
         """One sample, found by where records begin; a first pass over their headers learns that. Several threads may call it."""
+        return _sample(self._verified(index)[1], f"{self.path}: record {index}")
+
+    def image_place(self, index: int) -> tuple[int, int, int]:
+        """Start and size in the file of one image, and its label. DataError if its record is damaged."""
+        start, data = self._verified(index)
+        sample = _sample(data, f"{self.path}: record {index}")
+        image = sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()
+        return start + data.index(image), len(image), sample.label
+
+    def _verified(self, index: int) -> tuple[int, bytes]:
+        """Where one record's data begins, and the data. DataError if they do not match their checksum."""
         if index >= len(self._places):
             raise DataError(
                 f"{self.path}: record {index} cannot be found: the header of record {len(self._places)} is damaged"
@@ -130,7 +141,7 @@ class TfRecordShard:
         data = os.pread(self._descriptor, length + 4, start)
         if len(data) != length + 4 or _masked(data[:-4]) != data[-4:]:
             raise DataError(f"{self.path}: record {index} does not match its checksum")
-        return _sample(data[:-4], f"{self.path}: record {index}")
+        return start, data[:-4]
 
     def _records(self) -> Iterator[bytes]:
         left = self.path.stat().st_size
