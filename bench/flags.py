@@ -20,6 +20,7 @@ UNSTEADY = 0.05
 DRIFT = 0.05
 BUSY_SHARE = 0.02
 RESIDENT = 0.999
+THROTTLED_SHARE = 0.01
 
 
 def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
@@ -34,6 +35,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
         *_unsteady_warm_up(seen),
         *_cache(records[0].phase, seen),
         *_neighbour(seen),
+        *_throttled(seen),
         *_swap(records[0].phase, seen),
     ]
     drifting = list(_drifting(speeds))
@@ -145,6 +147,15 @@ def _neighbour(seen: Sequence[Measured]) -> Iterator[str]:
         yield (
             f"busy neighbour: in {len(busy)} of {len(seen)} sweeps others took up to {max(busy):.0%} of the processors: "
             "stop them, and measure again"
+        )
+
+
+def _throttled(seen: Sequence[Measured]) -> Iterator[str]:
+    held = [share for one in seen if (share := one.throttled_share or 0.0) >= THROTTLED_SHARE]
+    if held:
+        yield (
+            f"throttled: in {len(held)} of {len(seen)} sweeps the control group's limit held processes up for up to "
+            f"{max(held):.0%} of the time: raise its CPU quota, or measure with fewer processors (taskset)"
         )
 
 

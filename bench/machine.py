@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench import cgroup
+
 LIBRARIES = (
     "feedbench", "tensorflow", "keras", "numpy", "h5py", "lmdb", "pillow", "simplejpeg", "opencv-python-headless",
     "pytest-benchmark", "torch", "grain",
@@ -26,7 +28,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "processors": processors,
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) or "unknown",
         "memory_bytes": _meminfo("MemTotal"),
-        "cgroup": _cgroup(),
+        "cgroup": cgroup.limits(),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -49,7 +51,7 @@ def weather() -> dict[str, Any]:
     return {
         "free_memory_bytes": _meminfo("MemAvailable"),
         "load_1m": os.getloadavg()[0],
-        "throttled_us": _throttled_us(),
+        "throttled_us": None if (held := cgroup.throttled_ns()) is None else held // 1000,
     }
 
 
@@ -61,18 +63,6 @@ def _cpu_model() -> str:
 def _meminfo(field: str) -> int | None:
     lines = (_read(Path("/proc/meminfo")) or "").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), None)
-
-
-def _cgroup() -> dict[str, str]:
-    """The limits of the control group, version 2: unlimited is ``max``."""
-    folder = Path("/sys/fs/cgroup")
-    found = {name: _read(folder / name) for name in ("cpu.max", "memory.max", "io.max")}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _throttled_us() -> int | None:
-    lines = (_read(Path("/sys/fs/cgroup/cpu.stat")) or "").splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("throttled_usec")), None)
 
 
 def _filesystem(path: Path) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from bench import cgroup
 
 PROC = Path("/proc")
 
@@ -15,7 +17,8 @@ class Usage:
     """Totals of a process tree since its processes began.
 
     ``asked_bytes`` went through read calls (a mapped file's did not); ``device_bytes`` came from a block device.
-    ``machine_ns`` and ``idle_ns``, ``steal_ns`` are the whole machine's.
+    ``machine_ns`` and ``idle_ns``, ``steal_ns`` are the whole machine's; ``throttled_ns`` is for how long the control group's
+    limit held its processes up, None where there is no such account.
     """
 
     cpu_ns: int = 0
@@ -26,9 +29,11 @@ class Usage:
     machine_ns: int = 0
     idle_ns: int = 0
     steal_ns: int = 0
+    throttled_ns: int | None = None
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        mine, theirs = asdict(self), asdict(other)
+        return Usage(**{name: mine[name] - theirs[name] for name in mine if None not in (mine[name], theirs[name])})
 
     @property
     def steal_share(self) -> float | None:
@@ -59,7 +64,9 @@ def usage() -> Usage:
         child_asked, child_device = _bytes_read(pid)
         asked, device = asked + child_asked, device + child_device
     machine = [int(value) * tick_ns for value in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return Usage(cpu_ns, minor, major, asked, device, sum(machine), machine[3] + machine[4], machine[7])
+    return Usage(
+        cpu_ns, minor, major, asked, device, sum(machine), machine[3] + machine[4], machine[7], cgroup.throttled_ns()
+    )
 
 
 def children(pid: int) -> list[int]:

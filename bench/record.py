@@ -46,7 +46,8 @@ class Measured(_Recorded):
 
     With ``steps_per_execution`` = k an entry is a group of k batches: k waits, then k steps in one go.
 
-    A batch's ``wait_ns`` is from asking for it to having it; ``step_ns`` from having it to the step being done.
+    A batch's ``wait_ns`` is from asking for it to having it where the step runs; ``step_ns`` from there to the step being
+    done. ``transfer_ns`` is the part of the wait in which it was copied to the accelerator; empty without one.
     ``epochs`` numbers the epoch of each batch. Where it changes, an epoch began: that batch's wait is turnaround, and the
     batch as a whole (images, wait, step) no part of steady state. The first batch listed never begins an epoch.
     ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out.
@@ -85,6 +86,8 @@ class Measured(_Recorded):
     tuned: dict[str, str] = Field(default_factory=dict)
     """What tf.data chose for itself."""
     steal_share: float | None = None
+    throttled_share: float | None = None
+    """Share of the measured time in which the control group's limit held its processes up."""
     neighbour_share: float | None = None
     """Share of the machine's processor time that other processes used meanwhile."""
     load_1m: float | None = None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from bench import meter
+from bench.accelerator import Receive
 from bench.record import Measured
 from bench.steady import NS, Pace, Tick, buffered_images, is_warm
 from storage.errors import DataError
@@ -43,26 +44,33 @@ class Opening:
     startup_ns: int = 0
 
 
-def ticks(feed: Batches, step: Step, clock: Clock, epoch: int = 0) -> Generator[Tick, None, None]:
+def ticks(
+    feed: Batches, step: Step, clock: Clock, epoch: int = 0, receive: Receive | None = None
+) -> Generator[Tick, None, None]:
     """The training loop: one tick a batch, epoch after epoch from ``epoch`` on, for ever.
 
-    A tick's images are counted when it is yielded, outside the two readings of the *next* batch's step but inside its
-    wait, as the loop's own work always is.
+    With an accelerator, ``receive`` copies each batch to it (``accelerator.py``). A tick's images are counted when it is
+    yielded, outside the two readings of the *next* batch's step but inside its wait, as the loop's own work always is.
     """
     asked = clock()
     while True:
-        asked = yield from epoch_ticks(feed, step, clock, epoch, asked)
+        asked = yield from epoch_ticks(feed, step, clock, epoch, asked, receive)
         epoch += 1
 
 
-def epoch_ticks(feed: Batches, step: Step, clock: Clock, epoch: int, asked: int) -> Generator[Tick, None, int]:
+def epoch_ticks(
+    feed: Batches, step: Step, clock: Clock, epoch: int, asked: int, receive: Receive | None = None
+) -> Generator[Tick, None, int]:
     """One epoch of the training loop; ``asked`` is the reading at which its first batch was asked for. Returns the last."""
     first = True
     for images, labels in feed.epoch(epoch):
-        got = clock()
+        got = there = clock()
+        if receive is not None:
+            images, labels = receive(images, labels)
+            there = clock()
         step(images, labels)
         done = clock()
-        yield Tick(epoch, len(labels), got - asked, done - got, first)
+        yield Tick(epoch, len(labels), there - asked, done - there, first, there - got)
         first = False
         asked = done
     if first:
@@ -83,7 +91,8 @@ def _groups(loop: Generator[Tick, None, None], size: int) -> Generator[Tick, Non
         while True:
             group = [next(loop) for _ in range(size)]
             images, wait_ns, step_ns = (sum(values) for values in zip(*(tick[1:4] for tick in group), strict=True))
-            yield Tick(group[-1].epoch, images, wait_ns, step_ns, any(tick.first for tick in group))
+            first, transfer_ns = any(tick.first for tick in group), sum(tick.transfer_ns for tick in group)
+            yield Tick(group[-1].epoch, images, wait_ns, step_ns, first, transfer_ns)
 
 
 def measure(
@@ -94,12 +103,15 @@ def measure(
     capacity: int = 16,
     group: int = 1,
     opening: Opening | None = None,
+    receive: Receive | None = None,
+    chosen: Callable[[], dict[str, str]] = dict,
     clock: Clock = time.perf_counter_ns,
 ) -> Measured:
     """Warm up, measure steady state, and see one turnaround between epochs.
 
     ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``), ``group`` how many the step takes
-    in one go. Raises DataError if an epoch is too short to hold steady state.
+    in one go; ``chosen`` tells, while the pipeline still runs, what it chose for itself. Raises DataError if an epoch is too
+    short to hold steady state.
     """
     pace, opening = pace or Pace(), opening or Opening()
     if len(feed) < 2:
@@ -110,16 +122,17 @@ def measure(
             f"{2 * group} are needed; lower it or --batch-size, or give more images"
         )
     gc.collect()
-    loop = grouped(ticks(feed, step, clock), group)
+    loop = grouped(ticks(feed, step, clock, receive=receive), group)
     warmup, steady = _warm_up(loop, pace)
     before = meter.usage()
     measured = _steady_state(loop, pace, group)
-    used = meter.usage() - before
+    used = _usage(meter.usage() - before, measured)
+    tuned = chosen()
     loop.close()
     if measured[0].first:  # warm-up ended with an epoch: the turnaround after it belongs to neither
         warmup.append(measured.pop(0))
     if not any(tick.first for tick in measured):
-        measured.append(next(grouped(ticks(feed, step, clock, epoch=measured[-1].epoch + 1), group)))
+        measured.append(next(grouped(ticks(feed, step, clock, measured[-1].epoch + 1, receive), group)))
     return Measured(
         **_lists(measured),
         **_warmup_lists(warmup),
@@ -128,7 +141,8 @@ def measure(
         scan_ns=opening.scan_ns,
         startup_ns=opening.startup_ns,
         first_batch_ns=warmup[0].wait_ns,
-        **_usage(used),
+        tuned=tuned,
+        **used,
     )
 
 
@@ -138,6 +152,7 @@ def measure_epoch(
     *,
     group: int = 1,
     opening: Opening | None = None,
+    receive: Receive | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Measured:
     """The first epoch, as a cold start has it: no warm-up before it; only its first batch, with the start-up, stands apart.
@@ -148,12 +163,12 @@ def measure_epoch(
     gc.collect()
     before = meter.usage()
     seen: list[Tick] = []
-    loop = grouped(ticks(feed, step, clock), group)
+    loop = grouped(ticks(feed, step, clock, receive=receive), group)
     for tick in loop:
         seen.append(tick)
         if len(seen) >= len(feed) // group:
             break
-    used = meter.usage() - before
+    used = _usage(meter.usage() - before, seen)
     loop.close()
     return Measured(
         **_lists(seen[1:]),
@@ -161,7 +176,7 @@ def measure_epoch(
         scan_ns=opening.scan_ns,
         startup_ns=opening.startup_ns,
         first_batch_ns=seen[0].wait_ns,
-        **_usage(used),
+        **used,
     )
 
 
@@ -213,6 +228,7 @@ def _lists(seen: Sequence[Tick]) -> dict[str, Any]:
         "wait_ns": [tick.wait_ns for tick in seen],
         "step_ns": [tick.step_ns for tick in seen],
         "epochs": [tick.epoch for tick in seen],
+        "transfer_ns": [tick.transfer_ns for tick in seen] if any(tick.transfer_ns for tick in seen) else [],
     }
 
 
@@ -224,7 +240,9 @@ def _warmup_lists(seen: Sequence[Tick]) -> dict[str, Any]:
     }
 
 
-def _usage(used: meter.Usage) -> dict[str, Any]:
+def _usage(used: meter.Usage, seen: Sequence[Tick]) -> dict[str, Any]:
+    """What the process tree used over these batches, and how the machine was meanwhile."""
+    spent_ns = sum(tick.wait_ns + tick.step_ns for tick in seen)
     return {
         "cpu_ns": used.cpu_ns,
         "minor_faults": used.minor_faults,
@@ -233,6 +251,7 @@ def _usage(used: meter.Usage) -> dict[str, Any]:
         "device_read_bytes": used.device_bytes,
         "threads": meter.threads(os.getpid()),
         "steal_share": used.steal_share,
+        "throttled_share": used.throttled_ns / spent_ns if used.throttled_ns is not None and spent_ns else None,
         "neighbour_share": used.neighbour_share,
         "load_1m": os.getloadavg()[0],
     }

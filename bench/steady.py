@@ -16,6 +16,7 @@ class Tick(NamedTuple):
     """One batch as the loop saw it: its epoch, its images, and nanoseconds of waiting for it and of stepping on it.
 
     ``first`` marks the first batch of an epoch: its wait is turnaround, so the whole batch is no part of steady state.
+    ``transfer_ns`` is the part of the wait in which the batch was copied to the accelerator.
     """
 
     epoch: int
@@ -23,6 +24,7 @@ class Tick(NamedTuple):
     wait_ns: int
     step_ns: int
     first: bool
+    transfer_ns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def buffered_images(ticks: Sequence[Tick], capacity: int) -> int:
     at_once_ns = sum(tick.wait_ns + tick.step_ns for tick in steady) / len(steady) / 10
     held = 0
     for stretch in _stretches(ticks):
-        lead = next((i for i, tick in enumerate(stretch) if tick.wait_ns >= at_once_ns), len(stretch))
+        lead = next((i for i, tick in enumerate(stretch) if tick.wait_ns - tick.transfer_ns >= at_once_ns), len(stretch))
         rest = stretch[lead:]
         rest_ns = sum(tick.wait_ns + tick.step_ns for tick in rest)
         if not lead or not rest_ns:

@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from bench import tuned
+from bench.accelerator import accelerator
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
 from bench.record import Measured, Pixels
@@ -96,20 +98,18 @@ class Visitor:
         cold = case.cache == "cold" and request.path is not None
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
         feed, opening = _open(request)
-        group = case.step.group
+        how: dict[str, Any] = {"group": case.step.group, "opening": opening}
+        if case.step.trains:
+            how["receive"] = accelerator()
         try:
             step = self._step(request, feed)
             step.close()  # A group that another case left half full is none of this one's.
-            first = measure_epoch(feed, step, group=group, opening=opening) if cold else None
+            first = measure_epoch(feed, step, **how) if cold else None
             step.close()
-            warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), group=group, opening=opening)
+            warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
         finally:
             feed.close()
-        common = {
-            "jit_compile": bool(step.jit_compile),
-            "precision": getattr(step, "precision", None),
-            "tuned": _tuned(feed),
-        }
+        common = {"jit_compile": bool(step.jit_compile), "precision": getattr(step, "precision", None)}
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
         after = None if cold else state.share
@@ -246,18 +246,8 @@ def _anonymous(config: Any) -> Any:
 
 
 def _tuned(feed: Any) -> dict[str, str]:
-    """What tf.data was asked for or chose for itself, as far as it tells."""
-    options = getattr(feed, "options", None)
-    if not callable(options):
-        return {}
-    chosen = options()
-    asked = {
-        "autotune": chosen.autotune.enabled,
-        "private_threadpool_size": chosen.threading.private_threadpool_size,
-        "max_intra_op_parallelism": chosen.threading.max_intra_op_parallelism,
-        "deterministic": chosen.deterministic,
-    }
-    return {name: "TensorFlow's default" if value is None else str(value) for name, value in asked.items()}
+    """What tf.data was asked for and chose; nothing where TensorFlow was never needed."""
+    return tuned.asked(feed) | tuned.chosen() if "tensorflow" in sys.modules else {}
 
 
 def _same_processors(processors: list[int]) -> None:

@@ -28,6 +28,7 @@ METRICS: Table[Metric] = Table(
         "startup_s": "bench.metrics.startup_s:METRIC",
         "step_ms": "bench.metrics.step_ms:METRIC",
         "threads": "bench.metrics.threads:METRIC",
+        "transfer_ms": "bench.metrics.transfer_ms:METRIC",
         "wait_share": "bench.metrics.wait_share:METRIC",
     },
 )

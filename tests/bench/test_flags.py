@@ -52,6 +52,7 @@ def test_bimodal_says_how_many_epochs_and_how_slow(tmp_path: Path) -> None:
         ("drifting: 1[0-9]% slower from the first sweep to the last", {"speed": [1.0, 0.96, 0.92, 0.88, 0.84]}),
         ("unsteady: sweeps vary by", {"speed": [1.0, 0.85, 1.1, 0.9, 1.05]}),
         ("busy neighbour: in 5 of 5 sweeps others took up to 30%", {"steal_share": 0.1, "neighbour_share": 0.2}),
+        ("throttled: in 5 of 5 sweeps the control group's limit held processes up for up to 4%", {"throttled_share": 0.04}),
         ("not enough sweeps: 3 measured, 5 needed", {"records": 3}),
         ("swap: up to 5,000 page faults", {"major_faults": 5000}),
         ("not proven warm in 5 of 5 sweeps: as little as 83%", {"resident_before": 0.83}),

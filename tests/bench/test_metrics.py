@@ -28,7 +28,7 @@ def one(**changes: object) -> Measured:
         "images": [10] * 6, "wait_ns": [15 * MS] * 4 + [100 * MS, 15 * MS], "step_ns": [5 * MS] * 6, "epochs": [0] * 4 + [1] * 2,
         "buffered_images": 4, "scan_ns": 2 * MS, "startup_ns": 30 * MS, "first_batch_ns": 250 * MS, "cpu_ns": 123 * MS,
         "anon_memory_bytes": 1000, "minor_faults": 7, "major_faults": 1, "asked_read_bytes": 600, "device_read_bytes": 300,
-        "threads": 9,
+        "threads": 9, "transfer_ns": [3 * MS] * 4 + [50 * MS, 3 * MS],
     }  # fmt: skip
     return Measured.model_validate({**values, **changes})
 
@@ -49,6 +49,7 @@ EXPECTED = {
     "startup_s": 0.030,
     "step_ms": 5,
     "threads": 9,
+    "transfer_ms": 3,
     "wait_share": 0.75,
 }
 
@@ -95,6 +96,10 @@ def test_a_step_is_a_batch_also_where_several_are_taken_in_one_go() -> None:
     step = StepSpec(step="full", steps_per_execution=5)
     case = Case(format="hdf5", payload="raw", loader="tfdata", step=step)
     assert METRICS["step_ms"].compute([RunRecord(case=case, sweep=0, environment_id="e", outcome=one())]) == 1
+
+
+def test_no_accelerator_is_no_transfer() -> None:
+    assert METRICS["transfer_ms"].compute([record(one(transfer_ns=[]))]) is None
 
 
 def test_no_steady_batch_is_no_throughput() -> None:
