@@ -70,6 +70,10 @@
     return { ...(narrow ? narrowed(spec, width) : spec), ...fit, config };
   }
 
+  // Between two panels the page answers whoever clicked or scrolled meanwhile. A limit, since idle time may never be granted.
+  const idle = (job) => (window.requestIdleCallback ? requestIdleCallback(job, { timeout: 300 }) : setTimeout(job, 50));
+  const pause = () => new Promise(idle);
+
   function start() {
     if (window.vegaEmbed) return;
     const script = document.createElement("script");
@@ -111,6 +115,7 @@
       plot.replaceChildren();
       if (figure.dataset.first && parts.length > 1) offer(plot, parts.map((part) => part.title?.text ?? part.title), figure.dataset.first);
       for (const [number, panel] of parts.entries()) {
+        await pause();
         const place = plot.querySelectorAll(".panel")[number] ?? plot.appendChild(document.createElement("div"));
         place.classList.add("panel");
         // The interpreter instead of generated code: the page's policy allows no eval.
@@ -135,7 +140,6 @@
   for (const figure of figures) near.observe(figure);
 
   // The rest one by one in idle time, so that printing finds all of them.
-  const idle = window.requestIdleCallback ?? ((job) => setTimeout(job, 50));
   async function rest() {
     const next = figures.find((figure) => !figure.dataset.state);
     if (!next) return;
