@@ -275,7 +275,7 @@ def train(
         epochs=epochs, fine_tune_epochs=(5 if step != "full" else 0) if fine_tune_epochs is None else fine_tune_epochs,
         export=export, both_ways=both_ways,
     )  # fmt: skip
-    train_and_print(with_model_fitted(training, image_size=image_size))
+    raise typer.Exit(train_and_print(with_model_fitted(training, image_size=image_size)))
 
 
 def main() -> None:

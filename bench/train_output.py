@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.both_ways import BothWays
 from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
+from bench.quiet import import_tensorflow
 from bench.train import Training, train
+
+INTERRUPTED = 130
+"""The exit code that shells give a program ended by Ctrl-C."""
 
 
 class Screen:
@@ -29,7 +34,7 @@ class Screen:
     def resumed(self, rows: list[Epoch]) -> None:
         """Say what stands already."""
         if rows:
-            self._line(f"going on after epoch {rows[-1].epoch}")
+            self.say(f"going on after epoch {rows[-1].epoch}")
 
     def started(self, epoch: int, regime: str, batches: int) -> None:
         """A bar for one epoch."""
@@ -47,7 +52,7 @@ class Screen:
             self._bar.remove_task(self._task)
             self._bar.stop()
         val = "" if row.val_loss is None else f", validation loss {row.val_loss:.4f} accuracy {row.val_accuracy:.1%}"
-        self._line(
+        self.say(
             f"epoch {row.epoch} {row.regime}: loss {row.loss:.4f} accuracy {row.accuracy:.1%}{val}; "
             f"{row.seconds:.1f} s, {row.images / row.seconds:,.0f} images/s, {row.wait_share:.1%} waiting"
         )
@@ -55,9 +60,14 @@ class Screen:
     def both_ways(self, found: BothWays) -> None:
         """The training images seen both ways, in words and numbers."""
         for line in found.lines():
-            self._line(line)
+            self.say(line)
 
-    def _line(self, text: str) -> None:
+    def stop(self) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -74,16 +84,40 @@ def with_model_fitted(training: Training, *, image_size: str | None) -> Training
     return replace(training, spec=replace(training.spec, image_size=size, scaling=scaling_of(training.step.model)))
 
 
-def train_and_print(training: Training, console: Console | None = None) -> Path:
-    """Train with a line an epoch, and say where everything is and how to go on if it is interrupted."""
+def train_and_print(training: Training, console: Console | None = None) -> int:
+    """Train with a line an epoch, and say where everything is and how to go on if it is interrupted. Returns the exit code."""
     console = console or Console()
-    console.print(
-        f"results in {training.results}; if interrupted, the same command with --results {training.results} goes on",
-        highlight=False,
-        soft_wrap=True,
-    )
-    train(training, Screen(console))
-    console.print(
-        f"{training.results / 'model.keras'}, history.csv, accuracy.svg, loss.svg", highlight=False, soft_wrap=True
-    )
-    return training.results
+    screen = Screen(console)
+    import_tensorflow()
+    screen.say(f"results in {training.results}; if interrupted, the same command with --results {training.results} goes on")
+    try:
+        rows = train(training, screen)
+    except KeyboardInterrupt:
+        screen.stop()
+        screen.say(f"interrupted; go on with the same command and --results {training.results}")
+        return INTERRUPTED
+    finally:
+        screen.stop()
+    screen.say(_sum(rows))
+    left = [
+        "model.keras",
+        "base.weights.h5",
+        "history.csv",
+        "accuracy.svg",
+        "loss.svg",
+        *(["export"] if training.export else []),
+    ]
+    screen.say(f"left in {training.results}: {', '.join(left)}")
+    return 0
+
+
+def _sum(rows: Sequence[Epoch]) -> str:
+    """The best epoch, and what the whole took."""
+    seconds = sum(row.seconds + row.val_seconds for row in rows)
+    waited = sum(row.seconds * row.wait_share for row in rows) / sum(row.seconds for row in rows)
+    took = f"{len(rows)} epochs in {seconds:.0f} s, {waited:.1%} of training spent waiting for images"
+    judged = [row for row in rows if row.val_accuracy is not None]
+    if not judged:
+        return took
+    best = max(judged, key=lambda row: row.val_accuracy or 0.0)
+    return f"best validation accuracy {best.val_accuracy:.1%} after epoch {best.epoch}; {took}"

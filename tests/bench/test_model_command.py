@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +83,75 @@ def test_train_from_the_command_line(own: Path, tmp_path: Path) -> None:
     assert "going on after epoch 2" in again.output
     with pytest.raises(UsageError, match="unknown model 'MobilNet'"):
         CliRunner().invoke(app, ["model", "MobilNet"], catch_exceptions=False)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Forty demo images for a base of 24x32."""
+    from storage.conversion import convert
+    from storage.demo import draw as draw_images
+
+    draw_images(tmp_path / "images", count=40)
+    convert(tmp_path / "images", to="hdf5", out=tmp_path / "stored", payload="raw", image_size=(24, 32))
+    return tmp_path / "stored"
+
+
+def train_arguments(stored: Path, own: Path, run: Path, *more: str) -> list[str]:
+    arguments = [
+        "train",
+        str(stored),
+        "--loader",
+        "from_generator",
+        "--model",
+        str(own),
+        "--batch-size",
+        "8",
+        "--no-augment",
+    ]
+    return [*arguments, "--epochs", "2", "--fine-tune-epochs", "0", "--results", str(run), *more]
+
+
+def test_both_ways_are_printed_with_their_numbers(own: Path, stored: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(stored, own, tmp_path / "run", "--both-ways")
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    kept = json.loads((tmp_path / "run" / "both_ways.json").read_text())
+    assert f"training images with dropout on, as in training: loss {kept['on'][0]:.4f}" in done.output
+    assert f"the same images and weights with dropout off, as in validation: loss {kept['off'][0]:.4f}" in done.output
+    last = history.read(tmp_path / "run" / "history.csv")[-1]
+    assert f"training loss {last.loss:.4f} = {kept['off'][0]:.4f}, the loss as in validation" in done.output
+    assert f"validation loss ({last.val_loss:.4f}) is " in done.output
+
+
+def test_a_run_says_what_it_came_to(own: Path, stored: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, train_arguments(stored, own, tmp_path / "run"), catch_exceptions=False)
+    best = max(history.read(tmp_path / "run" / "history.csv"), key=lambda row: row.val_accuracy or 0)
+    assert f"best validation accuracy {best.val_accuracy:.1%} after epoch {best.epoch}; 2 epochs in " in done.output
+
+
+def test_ctrl_c_says_how_to_go_on(own: Path, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.train_output import Screen
+
+    with monkeypatch.context() as patch:
+
+        def interrupted(self: Screen, epoch: int, regime: str, batches: int) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(Screen, "started", interrupted)
+        stopped = CliRunner().invoke(app, train_arguments(stored, own, tmp_path / "run"), catch_exceptions=False)
+    assert stopped.exit_code == 130
+    assert f"interrupted; go on with the same command and --results {tmp_path / 'run'}" in stopped.output
+    on = CliRunner().invoke(app, train_arguments(stored, own, tmp_path / "run"), catch_exceptions=False)
+    assert "going on after epoch 1" in on.output
+    assert on.exit_code == 0
+
+
+def test_tensorflow_says_nothing_while_it_is_imported() -> None:
+    code = "from bench.quiet import import_tensorflow; import_tensorflow(); import tensorflow as tf; print(int(tf.constant(2) + 1))"
+    bare = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+    broken = "import sys; sys.modules['keras'] = None\nfrom bench.quiet import import_tensorflow; import_tensorflow()"
+    failed = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False, env=bare)
+    assert failed.returncode == 1
+    assert "ModuleNotFoundError" in failed.stderr
