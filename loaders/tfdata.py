@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from loaders import graph
 from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.native import Pipeline, plain, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
 from storage.base import DatasetInfo
@@ -54,15 +55,21 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self.skipped = 0
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._counter = Counter()
-        self._wrapped = self._pipeline(options_of(Options, spec))
+        self._wrapped = self._build(options_of(Options, spec))
         super().__init__(self._wrapped._variant_tensor)
 
-    def _pipeline(self, options: Options) -> tf.data.Dataset:
+    def _build(self, options: Options) -> tf.data.Dataset:
         spec = self.spec
-        one = tf.data.Dataset.from_tensors(0).map(_plain(lambda _: self._counter.take()))
-        source = one.flat_map(_plain(self._batches if self._stored.info.format != "tfrecord" else self._stream(options)))
+        pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
-        batches = source.map(_plain(self._prepare), num_parallel_calls=calls, deterministic=spec.deterministic)
+        how = {"num_parallel_calls": calls, "deterministic": spec.deterministic}
+        if self._stored.info.format == "tfrecord":
+            one = tf.data.Dataset.from_tensors(0).map(plain(lambda _: self._counter.take()))
+            batches = one.flat_map(plain(pipeline.records)).map(plain(pipeline.parse), **how)
+        else:
+            numbers = tf.data.Dataset.range(self._length)
+            numbered = numbers.scan(tf.constant(-1, tf.int64), plain(self._counter.number))
+            batches = numbered.map(plain(pipeline.batch), **how)
         if self._until == Stage.HAND_OVER:
             if spec.on_error == "skip":
                 batches = batches.rebatch(spec.batch_size, drop_remainder=spec.drop_remainder)
@@ -70,83 +77,12 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
                 batches = batches.apply(tf.data.experimental.assert_cardinality(self._length))
             if spec.prefetch:
                 batches = batches.prefetch(spec.prefetch)
-        return batches.with_options(_run(spec, options))
+        run = run_options(autotune=options.autotune)
+        run.deterministic = spec.deterministic
+        run.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return batches.with_options(run)
 
-    def _batches(self, epoch: Any) -> tf.data.Dataset:
-        """(epoch, numbers of the batch's samples) in the order of the epoch, over all samples."""
-        count, size = len(self._stored), self.spec.batch_size
-
-        def numbers(batch: Any) -> Any:
-            positions = tf.range(batch * size, tf.minimum((batch + 1) * size, count))
-            if self.spec.shuffle:
-                positions = graph.permuted(positions, count, self.spec.seed, epoch)
-            return epoch, positions
-
-        return tf.data.Dataset.range(self._length).map(_plain(numbers))
-
-    def _stream(self, options: Options) -> Any:
-        """(epoch, numbers, records) of shards in the order of the epoch, shuffled through a buffer."""
-        stored, spec = self._stored, self.spec
-
-        def stream(epoch: Any) -> tf.data.Dataset:
-            shards = tf.data.Dataset.range(stored.shards)
-            if spec.shuffle:
-                shards = shards.map(_plain(lambda place: graph.permuted(place, stored.shards, spec.seed, epoch)))
-            samples = stored.stream(shards)
-            if spec.shuffle:
-                seed = tf.cast(graph.uniform(epoch, epoch, spec.seed, 2) * (1 << 24), tf.int64)
-                samples = samples.shuffle(options.buffer, seed=seed, reshuffle_each_iteration=False)
-            batches = samples.batch(spec.batch_size, drop_remainder=spec.drop_remainder)
-            return batches.map(_plain(lambda numbers, records: (epoch, numbers, records)))
-
-        return stream
-
-    def _prepare(self, epoch: Any, numbers: Any, records: Any = None) -> Any:
-        """From samples' numbers (or records) to (images, labels), or what stands for them up to the stage of the cut."""
-        if records is None:
-            images, labels = self._stored.graph_read(numbers)
-        else:
-            images, labels = self._stored.graph_parse(records)
-        if images.dtype != tf.uint8:
-            images, kept = self._decoded(images, numbers)
-            if self.spec.on_error == "skip":
-                labels, numbers = tf.gather(labels, kept), tf.gather(numbers, kept)
-        if self._until in (Stage.READ, Stage.DECODE, Stage.RESIZE):
-            return images, labels
-        return graph.finisher(self.spec)(images, numbers, epoch), labels
-
-    def _decoded(self, encoded: Any, numbers: Any) -> tuple[Any, Any]:
-        """uint8 images (n, height, width, 3), and their places in the batch: all of them, unless some may be skipped.
-
-        Up to a stage before the images are whole, a number stands for each.
-        """
-        spec = self.spec
-        decode, resize = graph.decoder(self._stored.info, spec), graph.resizer(spec)
-        fetch = self._stored.graph_fetch if encoded.dtype != tf.string else tf.identity
-
-        def prepare(where: Any, place: Any) -> Any:
-            data = fetch(where)
-            if self._until == Stage.READ:
-                return tf.strings.length(data), place
-            image = decode(data)
-            if self._until == Stage.DECODE:
-                return image[0, 0, 0], place
-            image = resize(image)
-            return (image[0, 0, 0] if self._until == Stage.RESIZE else image), place
-
-        places = tf.range(tf.size(numbers))
-        samples = tf.data.Dataset.from_tensor_slices((encoded, places)).map(_plain(prepare)).ignore_errors()
-        batch = samples.batch(spec.batch_size)
-        nothing = tf.nest.map_structure(lambda part: tf.zeros([0, *part.shape[1:]], part.dtype), batch.element_spec)
-        whole = batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(_plain_options())
-        images, kept = whole.get_single_element()
-        if spec.on_error == "stop":
-            fault = tf.cond(tf.size(kept) == tf.size(numbers), lambda: True, lambda: self._fail(numbers, kept))
-            with tf.control_dependencies([fault]):
-                images = tf.identity(images)
-        return images, kept
-
-    def _fail(self, numbers: Any, kept: Any) -> Any:
+    def _lost(self, numbers: Any, kept: Any) -> Any:
         """End with an error that names the first sample that was lost."""
 
         def fail(wanted: Any, good: Any) -> bool:
@@ -219,33 +155,20 @@ class Counter:
         """Free the number; no pass can begin after this."""
         tf.raw_ops.DestroyResourceOp(resource=self._handle, ignore_lookup_error=True)
 
-    def take(self) -> Any:
-        """In a graph: the number of this pass; the next is one more."""
+    def take(self, unless: Any = False) -> Any:
+        """In a graph: the number of this pass; the next is one more, ``unless`` this one has its number already."""
         number = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64)
         with tf.control_dependencies([number]):
-            raise_by_one = tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=tf.constant(1, tf.int64))
-        with tf.control_dependencies([raise_by_one]):
+            more = tf.cast(tf.logical_not(unless), tf.int64)
+            raised = tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=more)
+        with tf.control_dependencies([raised]):
             return tf.identity(number)
 
-
-def _plain(function: Any) -> Any:
-    """``function`` as it is: autograph would look through its source, for nothing, at every start."""
-    return tf.autograph.experimental.do_not_convert(function)
-
-
-def _plain_options() -> Any:
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
-
-
-def _run(spec: LoaderSpec, options: Options) -> Any:
-    """How tf.data runs it: nothing that tunes itself, unless asked for."""
-    run = tf.data.Options() if options.autotune else _plain_options()
-    run.deterministic = spec.deterministic
-    run.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return run
+    def number(self, epoch: Any, batch: Any) -> Any:
+        """For ``Dataset.scan``: a pass takes its number with its first batch and keeps it for all others."""
+        begun = epoch >= 0
+        epoch = tf.where(begun, epoch, self.take(unless=begun))
+        return epoch, (epoch, batch)
 
 
 def unreadable(dataset: StoredDataset, number: int) -> DataError:
@@ -273,8 +196,6 @@ class TfdataLoader:
             return f"TensorFlow does not decode {', '.join(others)} as RGB"
         if info.payload == "raw" and info.image_size != spec.image_size:
             return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
-        if spec.cache:
-            return "this loader does not cache"
         return None
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> TfdataFeed:
