@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import floor, isfinite, log10
+
+NO_BOUNDS = "no bounds"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -39,3 +42,10 @@ def in_bytes(value: float) -> str:
         if abs(value) >= size:
             return f"{significant(value / size)} {unit}"
     return f"{value:.0f} B"
+
+
+def bounds(low: float, high: float, show: Callable[[float], str] = significant) -> str:
+    """``216 to 233``. Words where an interval spans so much (a hundredfold) that it bounds nothing."""
+    if low <= 0 or not isfinite(high) or high / low > 100:
+        return NO_BOUNDS
+    return f"{show(low)} to {show(high)}"

@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 from pandas import DataFrame
 
-from bench.report.labels import label
+from bench.report.charts.base import Tables
+from bench.report.labels import marked, with_shared
 from bench.report.palette import dressed
 from bench.speeds import in_order, in_words
 
@@ -24,12 +25,14 @@ WIDE = 12.0
 """From this ratio of the largest to the smallest rate on, a logarithmic axis."""
 
 
-def by_step(table: DataFrame, panel: Callable[[str, DataFrame], Any]) -> Any:
+def by_step(tables: Tables, table: DataFrame, panel: Callable[[str, DataFrame], Any]) -> Any:
     """A panel for each step that has rows, in the order of ``bench.speeds.steps``; None without rows.
 
-    ``panel`` gets the step in words and its rows, and gives a chart (or None).
+    ``panel`` gets a heading and the step's rows of ``table``, and gives a chart (or None).
     """
-    drawn = [panel(in_words(step), table[table["step"] == step]) for step in in_order(table["step"])]
+    drawn = [
+        panel(with_shared(in_words(step), tables.shared), table[table["step"] == step]) for step in in_order(table["step"])
+    ]
     return stacked([chart for chart in drawn if chart is not None])
 
 
@@ -40,10 +43,13 @@ def stacked(panels: Sequence[Any]) -> Any:
     return dressed(alt.vconcat(*panels, spacing=28).resolve_scale(color="shared", shape="shared"))
 
 
-def measured(results: DataFrame, phase: str = "warm") -> DataFrame:
-    """The rows of one phase that have a rate, fastest first, with ``label``: the case as a row names it."""
+def measured(tables: Tables, phase: str = "warm") -> DataFrame:
+    """The rows of ``results`` of one phase that have a rate, fastest first, with ``label``: the case as a row names it."""
+    results = tables.results
     found = results[(results["phase"] == phase) & results["images_per_s"].notna()].copy()
-    found["label"] = [label(row["case"], row["step"], row["status"]) for row in found.to_dict("records")]
+    found["label"] = [
+        marked(tables.labels[case], status) for case, status in zip(found["case"], found["status"], strict=True)
+    ]
     return found.sort_values("images_per_s", ascending=False, kind="stable")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -15,10 +16,11 @@ from bench.compare import against, leader
 from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
-from bench.report.digits import ratio, share, significant
-from bench.report.labels import label
+from bench.report.charts.base import Tables
+from bench.report.digits import bounds, ratio, share, significant
+from bench.report.labels import marked, with_shared
 from bench.report.markdown import block, code, table, text
-from bench.report.verdict import verdict
+from bench.report.verdict import MOST_HIDDEN, verdict
 from bench.speeds import in_order, in_words, speeds
 
 MOST_ROWS = 16
@@ -29,16 +31,17 @@ LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
 """What a case of each payload is measured against: a case can't decode faster than decoding alone."""
 
 
-def summary(run: Run, results: DataFrame, today: str | None = None) -> str:
-    """The whole text. ``results`` is the run's ``results.csv`` table. Raises UsageError if ``today`` was not measured."""
+def summary(run: Run, tables: Tables, today: str | None = None) -> str:
+    """The whole text. ``tables`` are the run's. Raises UsageError if ``today`` was not measured."""
+    results = tables.results
     facts = next(iter(run.info.datasets.values()), None)
     parts = [f"# {text(facts.name if facts else 'Images')}: how to store and feed it", _when(run)]
     parts += ["\n".join(f"**{text(line)}**" if not number else text(line)
                         for number, line in enumerate(verdict(run, today).lines))]  # fmt: skip
     measured = results[(results["phase"] == "warm") & results["images_per_s"].notna()]
     if len(measured):
-        parts += ["## Cases, fastest first", *_tables(run, measured)]
-        parts += ["## The fastest, and what ties with it", *_fastest(run)]
+        parts += ["## Cases, fastest first", *_tables(run, measured, tables)]
+        parts += ["## The fastest, and what ties with it", *_fastest(run, tables)]
     if run.info.cases:
         parts += ["## Three claims", _claims(run)]
     parts += _listed("## Warnings", list(_warnings(results)))
@@ -57,7 +60,7 @@ def _when(run: Run) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _tables(run: Run, measured: DataFrame) -> Iterator[str]:
+def _tables(run: Run, measured: DataFrame, tables: Tables) -> Iterator[str]:
     """A table a step, the one that decides first."""
     steps = in_order(measured["step"])
     decides = decisive_step(run)
@@ -67,21 +70,21 @@ def _tables(run: Run, measured: DataFrame) -> Iterator[str]:
         of_limit = bool(limits)
         head = ["case", "images/s", "95% interval", *(["of its limit"] if of_limit else [])]
         head += [*(["waiting"] if step != "none" else []), "first batch, s", "CPU, µs/image", "stored, MB", "pixels"]
-        cells = [_cells(row, limits, of_limit) for row in rows.head(MOST_ROWS).to_dict("records")]
+        cells = [_cells(row, tables.labels, limits, of_limit) for row in rows.head(MOST_ROWS).to_dict("records")]
         more = f"\n\nand {len(rows) - MOST_ROWS} more in `results.csv`." if len(rows) > MOST_ROWS else ""
-        yield f"**{text(in_words(step))}**\n\n{table(head, cells, range(1, len(head) - 1))}{more}"
+        yield f"**{text(with_shared(in_words(step), tables.shared))}**\n\n{table(head, cells, range(1, len(head) - 1))}{more}"
 
 
-def _cells(row: Mapping[Any, Any], limits: Mapping[str, float], of_limit: bool) -> list[str]:
+def _cells(row: Mapping[Any, Any], labels: Mapping[str, str], limits: Mapping[str, float], of_limit: bool) -> list[str]:
     is_limit = row["format"] == "memory"
     limit = limits.get(LIMIT_OF.get(row["payload"], ""))
     low, high = row["images_per_s_low"], row["images_per_s_high"]
     stored = _known(row["stored_bytes"])
-    name = label(row["case"], row["step"], row["status"])
+    name = marked(labels[row["case"]], row["status"])
     return [
         f"*{text(name)}*" if is_limit else code(name),
         significant(row["images_per_s"]),
-        f"{significant(low)} to {significant(high)}" if _known(low) is not None else "one sweep",
+        bounds(low, high) if _known(low) is not None else "one sweep",
         *([share(row["images_per_s"] / limit) if limit and not is_limit else ""] if of_limit else []),
         *([_text(row["wait_share"], share)] if row["step"] != "none" else []),
         _text(row["first_batch_s"], significant),
@@ -91,25 +94,25 @@ def _cells(row: Mapping[Any, Any], limits: Mapping[str, float], of_limit: bool) 
     ]
 
 
-def _fastest(run: Run) -> Iterator[str]:
+def _fastest(run: Run, tables: Tables) -> Iterator[str]:
     """A line a step: the fastest, and who ties."""
     measured = speeds(run)
     lines = []
     for step in in_order(case.step.step for case in measured):
         group = [case for case in measured if case.step.step == step and case.format != "memory"]
         if group:
-            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, step)}")
+            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, tables.labels)}")
     yield "\n".join(lines)
 
 
-def _leader(measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], step: str) -> str:
+def _leader(measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], labels: Mapping[str, str]) -> str:
     by_case = {case.id: measured[case] for case in group}
     first = leader(by_case)
     ties = [name for name, found in against(first, by_case, searched=True).items() if found.verdict == "tie"]
     ties.sort(key=lambda name: -median(by_case[name].values()))
-    named = ", ".join(code(label(name, step)) for name in ties[:MOST_TIES])
+    named = ", ".join(code(labels[name]) for name in ties[:MOST_TIES])
     more = f" and {len(ties) - MOST_TIES} more" if len(ties) > MOST_TIES else ""
-    return code(label(first, step)) + (f", a tie with {named}{more}" if ties else ", with no tie" if len(group) > 1 else "")
+    return code(labels[first]) + (f", a tie with {named}{more}" if ties else ", with no tie" if len(group) > 1 else "")
 
 
 def _claims(run: Run) -> str:
@@ -129,15 +132,24 @@ def _claims(run: Run) -> str:
 def _answer(one: Answer) -> list[str]:
     found = one.comparison
     counts = [(word, sum(pair.verdict == word for pair in one.pairs)) for word in ("faster", "slower", "tie")]
-    bounds = f"{ratio(found.low)} to {ratio(found.high)}" if found.sweeps > 1 else "one sweep"
-    hidden = f"; could hide {share(found.smallest_effect)}" if one.answer == "tie" and found.sweeps > 1 else ""
-    return [f"**{one.answer}**{hidden}", ratio(found.ratio), bounds, ", ".join(f"{n} {word}" for word, n in counts if n)]
+    between = bounds(found.low, found.high, ratio) if found.sweeps > 1 else "one sweep"
+    hides = one.answer == "tie" and found.sweeps > 1 and found.smallest_effect < MOST_HIDDEN
+    hidden = f"; could hide {share(found.smallest_effect)}" if hides else ""
+    return [f"**{one.answer}**{hidden}", ratio(found.ratio), between, ", ".join(f"{n} {word}" for word, n in counts if n)]
 
 
 def _warnings(results: DataFrame) -> Iterator[str]:
+    """A line a kind of flag: the case that came first, and how many more have it."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
     for row in results.to_dict("records"):
-        if row["warnings"]:
-            yield f"- {code(row['case'])}{_phase(row)}: {text(row['warnings'])}"
+        for flag in filter(None, row["warnings"].split("; ")):
+            kinds.setdefault(re.split(r":|,| in \d", flag, maxsplit=1)[0], []).append(
+                (f"{code(row['case'])}{_phase(row)}", flag)
+            )
+    for found in kinds.values():
+        case, flag = found[0]
+        more = f", and {len(found) - 1} more cases" if len(found) > 2 else f", and {found[1][0]}" if len(found) == 2 else ""
+        yield f"- {case}{more}: {text(flag)}"
 
 
 def _missing(results: DataFrame) -> Iterator[str]:

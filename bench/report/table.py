@@ -52,7 +52,7 @@ def more_metrics() -> list[str]:
 
 def results_table(run: Run) -> DataFrame:
     """A row a case and phase. ``images_per_s`` is the median over sweeps, ``_low`` and ``_high`` its 95% interval."""
-    rows = [_result(run, case, phase, records) for case, phase, records in _groups(run)]
+    rows = [_result(run, case, phase, records) for case, phase, records in groups(run)]
     return DataFrame(rows, columns=results_columns())
 
 
@@ -70,7 +70,7 @@ def sweeps_table(run: Run) -> DataFrame:
             "status": record.outcome.status,
             "reason": reason_of(record),
         }
-        for _, _, records in _groups(run)
+        for _, _, records in groups(run)
         for record in records
     ]
     return DataFrame(rows, columns=sweeps_columns())
@@ -82,17 +82,22 @@ def phase_name(phase: str, records: Sequence[RunRecord]) -> str:
     return "first_epoch" if phase == "cold_epoch" and seen and not all(one.cold_proven for one in seen) else phase
 
 
-def _groups(run: Run) -> Iterable[tuple[Case, str, list[RunRecord]]]:
-    """Cases as planned (then any that nobody planned), their phases, and the records of each in the order of sweeps."""
-    by_case: dict[str, dict[str, list[RunRecord]]] = {case.id: {} for case in run.info.cases}
+def all_cases(run: Run) -> list[Case]:
+    """Cases as planned, then any that nobody planned."""
     cases = {case.id: case for case in run.info.cases}
+    for record in run.records:
+        cases.setdefault(record.case.id, record.case)
+    return list(cases.values())
+
+
+def groups(run: Run) -> Iterable[tuple[Case, str, list[RunRecord]]]:
+    """All cases, their phases, and the records of each in the order of sweeps; a case without records has one empty phase."""
+    by_case: dict[str, dict[str, list[RunRecord]]] = {}
     for record in sorted(run.records, key=lambda record: record.sweep):
-        key = record.case.id
-        cases.setdefault(key, record.case)
-        by_case.setdefault(key, {}).setdefault(record.phase, []).append(record)
-    for key, phases in by_case.items():
-        for phase, records in (phases or {"warm": []}).items():
-            yield cases[key], phase, records
+        by_case.setdefault(record.case.id, {}).setdefault(record.phase, []).append(record)
+    for case in all_cases(run):
+        for phase, records in by_case.get(case.id, {"warm": []}).items():
+            yield case, phase, records
 
 
 def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[str, Any]:

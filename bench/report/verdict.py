@@ -17,13 +17,16 @@ from bench.case import Case
 from bench.choices import best, decisive_step
 from bench.compare import Comparison, against, compare
 from bench.record import Run
-from bench.report.digits import ratio, share, significant
+from bench.report.digits import NO_BOUNDS, bounds, ratio, share, significant
+from bench.report.labels import named, shared, with_shared
 from bench.speeds import in_words, outcome, speeds
 
 Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
 
 NAMED_TIES = 3
 """So many ties are named in a sentence; the rest are counted."""
+MOST_HIDDEN = 1.0
+"""A tie that could hide more than doubling says nothing, and no figure makes it say more."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ def verdict(run: Run, today: str | None = None) -> Verdict:
     if not group or step is None:
         return Verdict((_nothing(run),), step, today=now)
     chosen, tied = best(measured, group)
+    words = _Words(measured, step, shared(run.info.cases))
     if now is None:
         others = _by_rate(measured, [case for case in tied if case != chosen])
-        return Verdict((_use(measured, chosen, step), *_ties(others)), step, chosen, None, None, others)
+        return Verdict((words.use(chosen), *words.ties(others)), step, chosen, None, None, others)
     # Today's case was named before anybody looked, so each of the others is compared with it, and all of that at once.
     found = against(now.id, {case.id: measured[case] for case in group})
     faster = [case for case in group if case != now and found[case.id].verdict == "faster"]
@@ -70,76 +74,74 @@ def verdict(run: Run, today: str | None = None) -> Verdict:
         chosen = max(faster, key=lambda case: median(measured[case].values()))
     others = _by_rate(measured, [case for case in tied if case not in (chosen, now)])
     if faster:
-        lines = (_faster(measured, found[chosen.id], chosen, step, now), *_alone(measured, chosen, now), *_ties(others))
+        lines = (words.faster(found[chosen.id], chosen, now), *words.alone(chosen, now), *words.ties(others))
         return Verdict(lines, step, chosen, now, found[chosen.id], others)
     if chosen == now:
         chosen = next(iter(others), now)
     compared = found.get(chosen.id)
     rest = [case for case in others if case != chosen]
-    return Verdict((_keep(measured, compared, chosen, step, now), *_ties(rest)), step, now, now, compared, others)
+    return Verdict((words.keep(compared, chosen, now), *words.ties(rest)), step, now, now, compared, others)
 
 
-def named(case: Case) -> str:
-    """A case as a reader wants it named: ``tfdata on hdf5 raw, preprocessing in the model (batch_size=64)``."""
-    plain = "-".join([f"{case.format}-{case.payload}-{case.loader}-{case.spec.placement}"])
-    rest = [part for part in case.id.removeprefix(plain).split("-") if part and not part.startswith("step=")]
-    return f"{case.loader} on {case.format} {case.payload}, preprocessing in the {case.spec.placement}" + (
-        f" ({', '.join(rest)})" if rest else ""
-    )
+@dataclass(frozen=True)
+class _Words:
+    """Sentences about cases. ``dropped`` is what all cases share, and need not be said of each."""
 
+    measured: Speeds
+    step: str
+    dropped: tuple[str, ...]
 
-def _use(measured: Speeds, chosen: Case, step: str) -> str:
-    return (
-        f"Use {named(chosen)}: {_rate(measured, chosen, step)}. Today's case was not measured, so there is nothing to compare it "
-        "with; name yours with --today."
-    )
+    def use(self, chosen: Case) -> str:
+        return (
+            f"Use {self._named(chosen)}: {self._rate(chosen)}. Today's case was not measured, so there is nothing to compare it "
+            "with; name yours with --today."
+        )
 
+    def faster(self, compared: Comparison, chosen: Case, now: Case) -> str:
+        return f"Use {self._named(chosen)}: {self._rate(chosen)}, {_times(compared)} as fast as today's {self._named(now)}."
 
-def _faster(measured: Speeds, compared: Comparison, chosen: Case, step: str, now: Case) -> str:
-    return f"Use {named(chosen)}: {_rate(measured, chosen, step)}, {_times(compared)} as fast as today's {named(now)}."
+    def keep(self, compared: Comparison | None, chosen: Case, now: Case) -> str:
+        first = f"Keep what you have, {self._named(now)}: {self._rate(now)}, and nothing is established to be faster."
+        if compared is None:
+            return first
+        hides = compared.sweeps > 1 and compared.smallest_effect < MOST_HIDDEN
+        hidden = f"; a gain below {share(compared.smallest_effect)} could hide in that" if hides else ""
+        return f"{first} What comes closest, {self._named(chosen)}, is {_times(compared)} as fast{hidden}."
 
+    def alone(self, chosen: Case, now: Case) -> list[str]:
+        """The same two cases without a step: what is left once the accelerator is no longer the bottleneck."""
+        first, second = chosen.alone, now.alone
+        if first == chosen or first not in self.measured or second not in self.measured:
+            return []
+        compared = compare(self.measured[first], self.measured[second], case_a=first.id, case_b=second.id)
+        return [f"Loading alone, it is {_times(compared)} as fast."]
 
-def _keep(measured: Speeds, compared: Comparison | None, chosen: Case, step: str, now: Case) -> str:
-    first = f"Keep what you have, {named(now)}: {_rate(measured, now, step)}, and nothing is established to be faster."
-    if compared is None:
-        return first
-    hidden = f"; a gain below {share(compared.smallest_effect)} could hide in that" if compared.sweeps > 1 else ""
-    return f"{first} What comes closest, {named(chosen)}, is {_times(compared)} as fast{hidden}."
+    def ties(self, others: Sequence[Case]) -> list[str]:
+        if not others:
+            return []
+        listed = "; ".join(self._named(case) for case in others[:NAMED_TIES])
+        more = f"; and {len(others) - NAMED_TIES} more" if len(others) > NAMED_TIES else ""
+        return [f"Not told apart from the fastest: {listed}{more}."]
+
+    def _named(self, case: Case) -> str:
+        return named(case, self.dropped)
+
+    def _rate(self, case: Case) -> str:
+        under = in_words(self.step) if self.step == "none" else f"with {in_words(self.step)}"
+        return f"{significant(median(self.measured[case].values()))} images/s {with_shared(under, self.dropped)}"
 
 
 def _by_rate(measured: Speeds, cases: Sequence[Case]) -> tuple[Case, ...]:
     return tuple(sorted(cases, key=lambda case: -median(measured[case].values())))
 
 
-def _rate(measured: Speeds, case: Case, step: str) -> str:
-    return f"{significant(median(measured[case].values()))} images/s {_under(step)}"
-
-
-def _under(step: str) -> str:
-    return in_words(step) if step == "none" else f"with {in_words(step)}"
-
-
-def _alone(measured: Speeds, chosen: Case, now: Case) -> list[str]:
-    """The same two cases without a step: what is left once the accelerator is no longer the bottleneck."""
-    first, second = chosen.alone, now.alone
-    if first == chosen or first not in measured or second not in measured:
-        return []
-    compared = compare(measured[first], measured[second], case_a=first.id, case_b=second.id)
-    return [f"Loading alone, it is {_times(compared)} as fast."]
-
-
-def _ties(others: Sequence[Case]) -> list[str]:
-    if not others:
-        return []
-    listed = "; ".join(named(case) for case in others[:NAMED_TIES])
-    more = f"; and {len(others) - NAMED_TIES} more" if len(others) > NAMED_TIES else ""
-    return [f"Not told apart from the fastest: {listed}{more}."]
-
-
 def _times(compared: Comparison) -> str:
     if compared.sweeps < 2:
         return f"{ratio(compared.ratio)} times (one sweep, so no interval)"
-    return f"{ratio(compared.ratio)} times ({ratio(compared.low)} to {ratio(compared.high)})"
+    between = bounds(compared.low, compared.high, ratio)
+    if between == NO_BOUNDS:
+        return f"{ratio(compared.ratio)} times ({compared.sweeps} sweeps are too few, or too wild, to bound it)"
+    return f"{ratio(compared.ratio)} times ({between})"
 
 
 def _nothing(run: Run) -> str:

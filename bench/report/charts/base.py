@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ class Tables:
     break_even
         A row a stored format and step: the fields of ``bench.breakeven.BreakEven`` with ``ratio, ratio_low, ratio_high,
         verdict`` for its comparison, and ``step``.
+    labels
+        How a row calls each case, by id: without its step and without what all cases share.
+    shared
+        What that is, such as ``("batch_size=8",)``; said once, in a heading.
     """
 
     results: DataFrame
@@ -39,6 +43,8 @@ class Tables:
     curve: DataFrame
     knees: DataFrame
     break_even: DataFrame
+    labels: Mapping[str, str]
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.report.panels import WIDTH, by_step, height, number_axis, rows, value
 
 def draw(tables: Tables) -> Any:
     """A panel a step, a row a stored format: epochs, with what bounds them; in words where there is no number."""
-    return by_step(tables.break_even.copy(), _panel) if len(tables.break_even) else None
+    return by_step(tables, tables.break_even, _panel) if len(tables.break_even) else None
 
 
 def _panel(words: str, part: DataFrame) -> Any:

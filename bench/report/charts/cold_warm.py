@@ -22,13 +22,13 @@ def draw(tables: Tables) -> Any:
     """A panel a step, a row for each case that was measured cold: its first epoch and its steady state, joined."""
     cold = [phase for phase in NAMES if phase != "warm"]
     cases = set(tables.results[tables.results["phase"].isin(cold)]["case"])
-    parts = [measured(tables.results[tables.results["case"].isin(cases)], phase) for phase in NAMES]
-    found = [part for part in parts if len(part)]
+    parts = [measured(tables, phase) for phase in NAMES]
+    found = [part[part["case"].isin(cases)] for part in parts if len(part)]
     if not cases or not found:
         return None
     import pandas as pd
 
-    return by_step(pd.concat(found), _panel)
+    return by_step(tables, pd.concat(found), _panel)
 
 
 def _panel(words: str, part: DataFrame) -> Any:

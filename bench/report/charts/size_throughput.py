@@ -16,14 +16,14 @@ HEIGHT = 320
 
 def draw(tables: Tables) -> Any:
     """A panel a step, a point a case; the front joins the cases that none beats in both."""
-    found = measured(tables.results)
+    found = measured(tables)
     stored = found[found["stored_bytes"].notna()].copy()
     if not len(stored):
         return None
     stored["stored_mb"] = stored["stored_bytes"].astype(float) / 1e6
     stored["stored"] = stored["format"] + " " + stored["payload"]
     limits = found[found["format"] == "memory"]
-    return by_step(stored, lambda words, part: _panel(words, part, limits[limits["step"] == part["step"].iloc[0]]))
+    return by_step(tables, stored, lambda words, part: _panel(words, part, limits[limits["step"] == part["step"].iloc[0]]))
 
 
 def front(part: DataFrame) -> DataFrame:

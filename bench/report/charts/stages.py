@@ -8,7 +8,6 @@ import altair as alt
 from pandas import DataFrame
 
 from bench.report.charts.base import Chart, Tables
-from bench.report.labels import label
 from bench.report.palette import COLOURS
 from bench.report.panels import WIDTH, height, number_axis, rows, stacked, values
 
@@ -17,10 +16,10 @@ STAGES = ("read", "decode", "resize", "augment", "batch", "hand_over")
 
 def draw(tables: Tables) -> Any:
     """A panel for each payload, a row for each pipeline: what every further stage adds, the quickest pipeline first."""
-    found = tables.stages.merge(tables.results[["case", "step", "payload"]].drop_duplicates("case"), on="case")
+    found = tables.stages.merge(tables.results[["case", "payload"]].drop_duplicates("case"), on="case")
     if not len(found):
         return None
-    found["label"] = [label(case, step) for case, step in zip(found["case"], found["step"], strict=True)]
+    found["label"] = found["case"].map(tables.labels)
     # A pipeline cut later is now and then measured a little faster than cut earlier: such a stage adds nothing.
     found["upto"] = found.groupby("case")["total_us_per_image"].cummax()
     found["from"] = found.groupby("case")["upto"].shift(fill_value=0.0)

@@ -23,8 +23,8 @@ TOOLTIP = [
 
 def draw(tables: Tables) -> Any:
     """A panel a step, a row a case."""
-    found = measured(tables.results)
-    return by_step(found, lambda words, part: _panel(words, part, tables)) if len(found) else None
+    found = measured(tables)
+    return by_step(tables, found, lambda words, part: _panel(words, part, tables)) if len(found) else None
 
 
 def _panel(words: str, part: DataFrame, tables: Tables) -> Any:

@@ -8,7 +8,6 @@ import altair as alt
 from pandas import DataFrame
 
 from bench.report.charts.base import Chart, Tables
-from bench.report.labels import label
 from bench.report.palette import LIMIT, LOADERS, colours, shapes
 from bench.report.panels import WIDTH, height, number_axis, rows, stacked, values
 from bench.starvation import PASS_AU
@@ -20,10 +19,10 @@ def draw(tables: Tables) -> Any:
     """AU over accelerator speed as curves; below it, on the same axis, the knee of each case in a row of its own."""
     if not len(tables.curve):
         return None
-    facts = tables.results[tables.results["phase"] == "warm"][["case", "step", "loader", "payload"]]
+    facts = tables.results[tables.results["phase"] == "warm"][["case", "loader", "payload"]]
     curve, knees = tables.curve.merge(facts, on="case"), tables.knees.merge(facts, on="case")
     for table in (curve, knees):
-        table["label"] = [label(case, step) for case, step in zip(table["case"], table["step"], strict=True)]
+        table["label"] = table["case"].map(tables.labels)
     knees = knees.sort_values("knee_images_per_s", ascending=False, kind="stable")
     speeds = curve["accelerator_images_per_s"]
     scale = alt.Scale(type="log", domain=[float(speeds.min()), float(speeds.max())], nice=False, clamp=True)

@@ -15,11 +15,11 @@ PARTS = {"waiting": "#D55E00", "stepping": "#56B4E9"}
 
 def draw(tables: Tables) -> Any:
     """A panel a step, a row a case: a bar of milliseconds a batch in two parts, the shortest first."""
-    found = measured(tables.results)
+    found = measured(tables)
     found = found[found["wait_share"].notna() & found["step_ms"].notna() & (found["format"] != "memory")]
     found["batch_ms"] = 1000 * found["batch_size"] / found["images_per_s"]
     found["wait_ms"] = found["batch_ms"] * found["wait_share"]
-    return by_step(found, _panel) if len(found) else None
+    return by_step(tables, found, _panel) if len(found) else None
 
 
 def _panel(words: str, part: DataFrame) -> Any:
