@@ -132,7 +132,8 @@ def measure(
     if measured[0].first:  # warm-up ended with an epoch: the turnaround after it belongs to neither
         warmup.append(measured.pop(0))
     if not any(tick.first for tick in measured):
-        measured.append(next(grouped(ticks(feed, step, clock, measured[-1].epoch + 1, receive), group)))
+        # No part of steady state, so there is no need to step on it.
+        measured.append(next(grouped(ticks(feed, lambda *_: None, clock, measured[-1].epoch + 1, receive), group)))
     return Measured(
         **_lists(measured),
         **_warmup_lists(warmup),

@@ -6,7 +6,11 @@ differ from everybody else's. ``samples.json`` says which case delivered what. W
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,22 +61,34 @@ def keep(folder: Path, case: str, key: str, delivered: Image, reference: Image, 
     # A level more or less is no result of its own.
     telling = delivered.tobytes() if cause else b"identical"
     name = hashlib.sha256(b"\0".join([key.encode(), reference.tobytes(), telling])).hexdigest()[:16]
-    known = {one.name: one for one in read(folder)}
     folder.mkdir(parents=True, exist_ok=True)
-    if name not in known:
-        pictures = (reference, delivered, np.minimum(apart * AMPLIFIED, 255).astype(np.uint8))
-        known[name] = SampleImage(
-            name=name, key=key, verdict="differs" if cause else "identical", cause=cause,
-            mean_difference=float(apart.mean()), largest_difference=float(apart.max()), cases=(),
-        )  # fmt: skip
-        for shown, picture in zip(SHOWN, pictures, strict=True):
-            _save(picture, folder / known[name].file(shown))
-    # Proven again, a case may have come to another result.
-    moved = {one.name: tuple(other for other in one.cases if other != case) for one in known.values()}
-    moved[name] = (*moved[name], case)
-    index = tuple(one.model_copy(update={"cases": moved[one.name]}) for one in known.values() if moved[one.name])
-    with beside(folder / INDEX) as partial:
-        partial.write_bytes(_INDEX.dump_json(index, indent=1))
+    with _alone(folder):
+        known = {one.name: one for one in read(folder)}
+        if name not in known:
+            pictures = (reference, delivered, np.minimum(apart * AMPLIFIED, 255).astype(np.uint8))
+            known[name] = SampleImage(
+                name=name, key=key, verdict="differs" if cause else "identical", cause=cause,
+                mean_difference=float(apart.mean()), largest_difference=float(apart.max()), cases=(),
+            )  # fmt: skip
+            for shown, picture in zip(SHOWN, pictures, strict=True):
+                _save(picture, folder / known[name].file(shown))
+        # Proven again, a case may have come to another result.
+        moved = {one.name: tuple(other for other in one.cases if other != case) for one in known.values()}
+        moved[name] = (*moved[name], case)
+        index = tuple(one.model_copy(update={"cases": moved[one.name]}) for one in known.values() if moved[one.name])
+        with beside(folder / INDEX) as partial:
+            partial.write_bytes(_INDEX.dump_json(index, indent=1))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time: several prove pipelines at once."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def read(folder: Path) -> tuple[SampleImage, ...]:

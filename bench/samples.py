@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import reference
 from bench.causes import Expected
 from bench.identity import Rings, fingerprints
+from bench.prepared import Image, prepared
 from loaders.base import LoaderSpec
 from storage import FORMATS
-from storage.base import MANIFEST, Layout, Sample, SplitInfo, layout_options
+from storage.base import MANIFEST, Layout, SplitInfo, layout_options
 from storage.dataset import StoredDataset, open_dataset
 from storage.errors import DataError
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,10 @@ class References:
     @classmethod
     def of(cls, dataset: StoredDataset, spec: LoaderSpec, wanted: Expected) -> References:
         """Read a whole split. An image that Pillow cannot decode is left out if ``spec`` skips such, else a DataError."""
-        keys, labels, pixels, differing, unreadable = [], [], [], [], 0
+        keys, labels, rows, unreadable = [], [], [], 0
         for sample in dataset:
             try:
-                image = decoded(sample)
-                pixels.append(reference.resize(image, spec.image_size, spec.resize))
-                if wanted.scaled:
-                    image = decoded(sample, spec.image_size)
-                if wanted.scaled or wanted.filter != spec.resize:
-                    differing.append(reference.resize(image, spec.image_size, wanted.filter))
+                rows.append(prepared(sample, spec, wanted))
             except DataError as error:
                 if spec.on_error == "stop":
                     raise DataError(f"{dataset.path}: {sample.key}: {error}") from error
@@ -60,13 +53,10 @@ class References:
                 continue
             keys.append(sample.key)
             labels.append(sample.label)
-        stacked = np.stack(pixels) if pixels else np.empty((0, *spec.image_size, 3), np.uint8)
-        expected = np.stack(differing) if differing else stacked
-        # Rounded to whole levels: a quarter of the memory, and half a level is nothing beside a rotation's interpolation.
-        rolled = np.empty((len(stacked), *Rings.SHAPE), np.uint8)
-        rings = Rings(spec.image_size)
-        for start in range(0, len(stacked), 64):
-            rolled[start : start + 64] = np.rint(rings.unroll(expected[start : start + 64]))
+        stacked = _stacked([row.pixels for row in rows], (*spec.image_size, 3))
+        same = all(row.expected is row.pixels for row in rows)
+        expected = stacked if same else _stacked([row.expected for row in rows], (*spec.image_size, 3))
+        rolled = _stacked([row.rolled for row in rows], Rings.SHAPE)
         copies: dict[bytes, list[int]] = defaultdict(list)
         for index, image in enumerate(stacked):
             copies[image.tobytes()].append(index)
@@ -119,9 +109,8 @@ class References:
         return found
 
 
-def decoded(sample: Sample, scaled_to: tuple[int, int] | None = None) -> Image:
-    """The pixels of one stored sample, uint8 (height, width, 3): decoded by Pillow, unless it was stored raw."""
-    return reference.decode(sample.image, scaled_to=scaled_to) if isinstance(sample.image, bytes) else sample.image
+def _stacked(images: list[Image], shape: tuple[int, ...]) -> Image:
+    return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from bench.record import (
 )
 from bench.steady import Pace
 from bench.visit import Answer, Request
-from bench.worker import Worker
+from bench.worker import Worker, answers
 from storage.errors import DataError
 
 DEFAULT_SWEEPS = 5
@@ -42,8 +42,10 @@ RESUME = "resume.json"
 """The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
 MOST_SWEEPS = 100
 TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_batches=1, stage_s=0)
-PROVEN = 512
+PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
+MOST_PROOFS = 4
+"""At once: each has a TensorFlow of its own in memory."""
 
 
 class Watcher(Protocol):
@@ -114,6 +116,8 @@ class Schedule:
         for record in self.records:
             if isinstance(record.outcome, Measured) and record.outcome.pixels:
                 self._pixels[_pipeline(record.case)] = record.outcome.pixels
+            if isinstance(record.outcome, Measured) and record.outcome.stages_ns:
+                self._stages[_pipeline(record.case)] = record.outcome.stages_ns
             if isinstance(record.outcome, Skipped) and record.outcome.reason.startswith("racing"):
                 self._out[record.case.id] = record.outcome.reason
         failed = {
@@ -126,24 +130,34 @@ class Schedule:
         todo = [p for p, members in pipelines.items() if p not in self._pixels and ":" not in members[0].loader]
         sweeps = self.options.sweeps or (LEAST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
         self.watcher.plan(len(todo) + sweeps * sum(map(len, pipelines.values())))
-        for pipeline in todo:
-            members = pipelines[pipeline]
-            self.watcher.now(f"proving {members[0].id}")
-            answer = self._ask("prove", members[0], limit=PROVEN)
-            if answer.pixels is not None:
-                self._pixels[pipeline] = answer.pixels
-            else:
-                self._keep([self._record(case, 0, Failed(reason=f"not proven: {answer.error}")) for case in members])
-                del pipelines[pipeline]
-            self.watcher.done()
+        self._prove(todo, pipelines)
         if self.options.stages:
             self._time_stages([members[0] for members in pipelines.values()])
         self._end_shared()
         return [case for members in pipelines.values() for case in members]
 
+    def _prove(self, todo: list[str], pipelines: dict[str, list[Case]]) -> None:
+        """Several pipelines at once, since nothing is timed yet; those that fail leave ``pipelines``, with a row."""
+        if not todo:
+            return
+        at_once = min(len(processors()), len(todo), MOST_PROOFS)
+        self.watcher.now(f"proving {pipelines[todo[0]][0].id}")
+        requests = [self._request("prove", pipelines[pipeline][0], limit=PROVEN) for pipeline in todo]
+        left = dict(enumerate(todo))
+        for number, answer in answers(requests, self._worker, at_once):
+            pipeline = left.pop(number)
+            if answer.pixels is not None:
+                self._pixels[pipeline] = answer.pixels
+            else:
+                members = pipelines.pop(pipeline)
+                self._keep([self._record(case, 0, Failed(reason=f"not proven: {answer.error}")) for case in members])
+            self.watcher.done()
+            if left:
+                self.watcher.now(f"proving {pipelines[next(iter(left.values()))][0].id}")
+
     def _time_stages(self, firsts: list[Case]) -> None:
         for case in firsts:
-            if ":" not in case.loader:
+            if ":" not in case.loader and _pipeline(case) not in self._stages:
                 self.watcher.now(f"timing stages of {case.id}")
                 self._stages[_pipeline(case)] = self._ask("stages", case).stages_ns
 
@@ -181,10 +195,19 @@ class Schedule:
             records.append(self._record(case, sweep, cold).model_copy(update={"phase": "cold_epoch"}))
         return records
 
-    def _ask(self, do: str, case: Case, *, limit: int | None = None) -> Answer:
+    def _ask(self, do: str, case: Case) -> Answer:
         """Ask the worker of this sweep (or, with isolation ``case``, one of this request's own)."""
+        if self._shared is None or not self._shared.alive:
+            self._end_shared()
+            self._shared = self._worker()
+        answer = self._shared.ask(self._request(do, case))
+        if self.options.isolation == "case":
+            self._end_shared()
+        return answer
+
+    def _request(self, do: str, case: Case, *, limit: int | None = None) -> Request:
         stored = None if case.loader.startswith("known:") else dataset_of(case, self.stored)
-        request = Request.model_validate(
+        return Request.model_validate(
             {
                 "do": do,
                 "case": self._with_files(case),
@@ -196,15 +219,9 @@ class Schedule:
                 "samples": self.folder / sample_images.FOLDER if do == "prove" else None,
             }
         )
-        if self._shared is None or not self._shared.alive:
-            self._end_shared()
-            self._shared = Worker(
-                processors(), timeout_s=self.options.timeout_s, memory_bytes=self.options.memory_limit_bytes
-            )
-        answer = self._shared.ask(request)
-        if self.options.isolation == "case":
-            self._end_shared()
-        return answer
+
+    def _worker(self) -> Worker:
+        return Worker(processors(), timeout_s=self.options.timeout_s, memory_bytes=self.options.memory_limit_bytes)
 
     def _with_files(self, case: Case) -> Case:
         """The case with models and weights where they lie: a record has only their names."""

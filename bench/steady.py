@@ -36,7 +36,7 @@ class Pace:
     measurement then lasts at least ``measure_s`` and ``measure_batches``, both counted in steady state.
     """
 
-    window_batches: int = 2
+    window_batches: int = 1
     window_s: float = 0.1
     tolerance: float = 0.10
     warmup_max_s: float = 3.0

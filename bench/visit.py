@@ -67,6 +67,7 @@ class Visitor:
 
     def __init__(self) -> None:
         self._steps: dict[str, Any] = {}
+        self._settled = (0, 0)
 
     def answer(self, request: Request) -> Answer:
         """Do one request; an error of any kind becomes its answer."""
@@ -77,7 +78,15 @@ class Visitor:
         except Exception as error:
             return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         finally:
-            gc.collect()
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Collect what the request left. Libraries and compiled steps stay for good, and need not be looked through again."""
+        gc.collect()
+        now = (len(sys.modules), len(self._steps))
+        if now != self._settled:
+            gc.freeze()
+            self._settled = now
 
     def prove(self, request: Request) -> Answer:
         """The equivalence gate."""

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -126,6 +128,39 @@ class Worker:
         if kind is not None:
             self.kill()
         self.close()
+
+
+def answers(requests: Sequence[Request], start: Callable[[], Worker], at_once: int) -> Iterator[tuple[int, Answer]]:
+    """Ask several workers at once: (number of the request, its answer), as they come. For what is not timed.
+
+    A worker does one request after another; one that has died is followed by a new one. All are gone when this ends.
+    """
+    idle: SimpleQueue[Worker | None] = SimpleQueue()
+    started: list[Worker] = []
+    for _ in range(at_once):
+        idle.put(None)
+
+    def ask(number: int) -> tuple[int, Answer]:
+        worker = idle.get()
+        try:
+            if worker is None or not worker.alive:
+                worker = start()
+                started.append(worker)
+            return number, worker.ask(requests[number])
+        finally:
+            idle.put(worker)
+
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        for done in as_completed([pool.submit(ask, number) for number in range(len(requests))]):
+            yield done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in started:
+            worker.kill()  # Also what a thread may still wait for.
+        pool.shutdown()
+        for worker in started:
+            worker.close()
 
 
 def _mb(size: int) -> str:

@@ -1,0 +1,56 @@
+"""Several workers at once: every request has its answer, a dead worker is followed by a new one, none is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.case import Case, StepSpec
+from bench.options import processors
+from bench.steady import Pace
+from bench.visit import Request
+from bench.worker import Worker, answers
+from loaders.base import LoaderSpec
+
+FAST = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_batches=1)
+
+
+def request(kind: str) -> Request:
+    spec = LoaderSpec(batch_size=8, image_size=(8, 8))
+    case = Case(format="memory", payload="raw", loader=f"known:{kind}", spec=spec, step=StepSpec(step="none"))
+    return Request(do="measure", case=case, pace=FAST)
+
+
+@pytest.fixture
+def started() -> Iterator[list[Worker]]:
+    """Workers as they are started; none lives when the test is over."""
+    workers: list[Worker] = []
+    yield workers
+    assert workers
+    assert not any(worker.alive for worker in workers)
+
+
+def test_each_request_has_its_answer(started: list[Worker]) -> None:
+    def start() -> Worker:
+        started.append(Worker(processors(), timeout_s=30))
+        return started[-1]
+
+    kinds = ["null", "crash", "null", "nonsense", "null", "null"]
+    found = dict(answers([request(kind) for kind in kinds], start, 2))
+    assert sorted(found) == list(range(6))
+    assert {number for number, answer in found.items() if answer.warm is None} == {1, 3}
+    assert "killed by SIGKILL" in found[1].error
+    assert "unknown loader" in found[3].error
+    assert len(started) == 3
+
+
+def test_whoever_stops_listening_leaves_no_process_behind(started: list[Worker]) -> None:
+    def start() -> Worker:
+        started.append(Worker(processors(), timeout_s=60))
+        return started[-1]
+
+    coming = answers([request("null"), request("hang"), request("hang")], start, 2)
+    number, answer = next(coming)
+    assert (number, answer.error) == (0, "")
+    coming.close()  # type: ignore[attr-defined]
