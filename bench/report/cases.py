@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pandas import DataFrame
-
+from bench.report.charts.base import Tables
 from bench.report.digits import share, significant
 
 
@@ -34,7 +33,7 @@ class Row:
     """One case in one phase: its cells by column name (as stored), and its flags, each a word and what it says."""
 
     case: str
-    short: str
+    label: str
     phase: str
     cells: Mapping[str, Any]
     notes: tuple[tuple[str, str], ...]
@@ -62,9 +61,9 @@ FILTERS = ("step", "format", "payload", "loader", "placement", "phase", "status"
 STATUSES = {"ok": 1, "failed": 2, "skipped": 3}
 
 
-def cases(results: DataFrame, first_step: str | None) -> Cases:
+def cases(tables: Tables, first_step: str | None) -> Cases:
     """From ``results.csv``'s table. The step that decides comes first, in it the fastest; what has no rate comes last."""
-    rows = [_row(cells) for cells in results.to_dict("records")]
+    rows = [_row(cells, tables.labels) for cells in tables.results.to_dict("records")]
     measured = [row for row in rows if row.number("images_per_s") is not None]
     everywhere = (
         [note for note in measured[0].notes if all(note in row.notes for row in measured)] if len(measured) > 3 else []
@@ -113,15 +112,15 @@ def _largest(rows: list[Row], name: str) -> float:
     return max((row.number(name) or 0.0 for row in rows), default=0.0)
 
 
-def _row(cells: Mapping[Any, Any]) -> Row:
+def _row(cells: Mapping[Any, Any], labels: Mapping[str, str]) -> Row:
     clean = {str(key): None if value is None or value != value else value for key, value in cells.items()}
     notes = [(_word(flag), flag) for flag in str(clean["warnings"] or "").split("; ") if flag]
     if clean["pixels_cause"]:
         notes.append(("pixels differ", f"from the reference, by a named cause: {clean['pixels_cause']}"))
     if clean["reason"] and clean["status"] == "ok":
         notes.insert(0, ("fewer sweeps", str(clean["reason"])))
-    case, step = str(clean["case"]), str(clean["step"])
-    return Row(case, case.replace(f"-step={step}", ""), str(clean["phase"]), clean, tuple(notes))
+    case = str(clean["case"])
+    return Row(case, labels[case], str(clean["phase"]), clean, tuple(notes))
 
 
 def _word(flag: str) -> str:

@@ -63,7 +63,15 @@ def _templates() -> Environment:
         "ratio": digits.ratio, "share": digits.share, "bytes": digits.in_bytes, "step": step_in_words,
         "phase": phase_in_words, "epochs": epochs_in_words,
     }  # fmt: skip
+    environment.globals["show_bounds"] = _bounds
     return environment
+
+
+def _bounds(low: float, high: float, show: str) -> tuple[str, str]:
+    """An interval's ends in words; where it bounds nothing, that instead of the first."""
+    how = digits.ratio if show == "ratio" else digits.significant
+    words = digits.bounds(low, high, how)
+    return (words, "") if words == digits.NO_BOUNDS else (how(low), how(high))
 
 
 def _version() -> str:

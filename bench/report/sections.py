@@ -18,6 +18,8 @@ from bench.report.cases import cases
 from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.digits import significant
+from bench.report.gallery import gallery
+from bench.report.labels import with_shared
 from bench.report.verdict import verdict
 from bench.speeds import in_order, in_words
 
@@ -77,7 +79,7 @@ def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:
     return [
         Section("verdict", "Verdict", "What to use", template="verdict.html.j2", context={"verdict": said.lines}),
         Section("cases", "All cases", "All cases", template="cases.html.j2", wide=True,
-                context={"cases": cases(tables.results, decisive_step(run))}),
+                context={"cases": cases(tables, decisive_step(run)), "labels": tables.labels, "all_share": tables.shared}),
         _charts(tables, "throughput", "Throughput", "Throughput, with every sweep",
                 Missing("Nothing was measured. To go on:", "feedbench run --resume RUN")),
         _time(run, tables),
@@ -91,6 +93,7 @@ def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:
         Section("claims", "Claims", "Three claims, answered by this run", template="claims.html.j2",
                 context={"claims": blocks(run)}),
         *_further(tables),
+        _samples(run),
         _method(run),
     ]  # fmt: skip
 
@@ -128,9 +131,9 @@ def _drawn(tables: Tables, name: str) -> Drawn | None:
 
 
 def _first(tables: Tables, spec: Mapping[str, Any]) -> str:
-    """The panel of the step that decides, if the chart has a panel for each of several steps."""
+    """The heading of the panel of the step that decides, if the chart has a panel for each of several steps."""
     titles = [panel.get("title") for panel in spec.get("vconcat", ())]
-    named = [in_words(step) for step in in_order(tables.results["step"])]
+    named = [with_shared(in_words(step), tables.shared) for step in in_order(tables.results["step"])]
     if len(titles) < 2 or not set(titles) <= set(named):
         return ""
     # Loading alone comes first in order, and decides only where nothing else was measured.
@@ -153,6 +156,17 @@ def _break_even(run: Run, tables: Tables) -> Section:
         template="breakeven.html.j2", context={"breakeven": groups},
         charts=[replace(drawn, title="", caption="")] if drawn else [],
         missing=None if groups else missing,
+    )  # fmt: skip
+
+
+def _samples(run: Run) -> Section:
+    found = gallery(run.path)
+    return Section(
+        "samples", "Images", "What loaders delivered",
+        lead="One image for each distinct result, beside the independent reference. A difference has a named cause, or the "
+        "case fails.",
+        template="gallery.html.j2" if found else "", context={"gallery": found},
+        missing=None if found else Missing("This run kept no images. To keep some:", method.command(run)),
     )  # fmt: skip
 
 

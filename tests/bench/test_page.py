@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.case import Case, StepSpec
@@ -19,6 +20,7 @@ from bench.record import Run, load_run, write_info
 from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
 from bench.report.page import write_page
+from bench.sample_images import keep
 from tests.bench.synthetic import matrix, synthetic_run
 
 SECTIONS = [
@@ -87,7 +89,7 @@ def page(run: Run) -> Page:
 
 
 def test_sections_stand_in_the_order_in_which_one_decides(page: Page) -> None:
-    assert [name for name in page.ids("section") if name in SECTIONS] == [name for name in SECTIONS if name != "samples"]
+    assert [name for name in page.ids("section") if name in SECTIONS] == SECTIONS
     links = [attributes["href"] for name, attributes in page.tags if name == "a" and attributes["href"] != "#main"]
     assert links == [f"#{name}" for name in page.ids("section")]
 
@@ -165,11 +167,11 @@ def test_class_names_are_text(page: Page) -> None:
 
 def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:
     page = Page.of(write_page(synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata")])))
-    assert [name for name in page.ids("section") if name in SECTIONS] == [name for name in SECTIONS if name != "samples"]
+    assert [name for name in page.ids("section") if name in SECTIONS] == SECTIONS
     for command in (
         "feedbench run --images=flowers --stages", "feedbench run --images=flowers --step none",
         "feedbench run --images=flowers --cache cold", "feedbench run --images=flowers --step none --formats directory,lmdb",
-        "feedbench run --images=flowers --loaders image_data_generator,tfdata",
+        "feedbench run --images=flowers --loaders image_data_generator,tfdata", "This run kept no images.",
     ):  # fmt: skip
         assert command in page.text
 
@@ -190,6 +192,21 @@ def test_the_ratio_to_free_memory_is_told_and_no_host(tmp_path: Path) -> None:
     page = Page.of(write_page(load_run(tmp_path)))
     assert "The largest of them is 50% of the memory that was free" in page.text
     assert "secret" not in (tmp_path / "report.html").read_text()
+
+
+def test_pictures_of_each_distinct_result(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=3)
+    flat, striped = np.full((300, 300, 3), 90, np.uint8), np.full((300, 300, 3), 90, np.uint8)
+    striped[::2] = 110
+    keep(tmp_path / "samples", "hdf5-raw-tfdata-model", "<b>/1.jpg", flat, flat, "")
+    keep(tmp_path / "samples", "directory-raw-tfdata-model", "<b>/1.jpg", striped, flat, "named_cause")
+    page = Page.of(write_page(run))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 6
+    assert all(one["src"].startswith("data:image/webp;base64,") and one["alt"].startswith("<b>/1.jpg, ") for one in pictures)
+    assert "named cause mean difference 10.0, largest 20.0 of 255 levels" in " ".join(page.text.split())
+    (tmp_path / "samples" / next((tmp_path / "samples").glob("*-delivered.png")).name).unlink()
+    assert "the file is missing" in Page.of(write_page(run)).text
 
 
 def test_one_file_under_five_megabytes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.case import Case, StepSpec
@@ -17,6 +18,7 @@ from bench.gate import read_side
 from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
 from bench.report.page import write_page
+from bench.sample_images import keep
 from tests.bench.synthetic import matrix, synthetic_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the test extra's playwright is not installed")
@@ -83,6 +85,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast = matrix(("directory", "lmdb"), loaders=("tfdata",), steps=("emulated:1800",), limits=False, cold=False)
     run = synthetic_run(tmp_path_factory.mktemp("runs") / "run", cases=[*some, *fast, named])
     write_csv(run)
+    image = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
+    keep(run.path / "samples", "hdf5-raw-tfdata-model", "daisy/1.jpg", image, image, "")
     return write_page(run)
 
 
@@ -111,6 +115,7 @@ def test_opens_from_the_disk_in_silence_and_draws_every_chart(browser: Any, repo
             )
             assert chart.locator("svg[aria-label], svg [aria-label]").count() > 0
         assert "alert(1)" in watched.page.inner_text("#cases-table")
+        assert watched.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)") == [64, 64, 64]
 
 
 def test_without_scripts_the_numbers_stand(browser: Any, report: Path) -> None:
