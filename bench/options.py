@@ -26,7 +26,7 @@ CALIBRATE = "calibrate"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """One run. Empty tuples mean the default choice; ``images`` None means the demo images.
+    """One run. Empty tuples mean all that are measured by default; ``images`` None means the demo images.
 
     ``limit`` takes at most that many images. ``vary`` multiplies the matrix (see ``vary.py``); ``files`` are the models and
     weights that cases name by their bare names. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
@@ -35,10 +35,10 @@ class RunOptions:
 
     images: Path | None = None
     formats: tuple[str, ...] = ()
-    payloads: tuple[str, ...] = PAYLOADS
+    payloads: tuple[str, ...] = ()
     loaders: tuple[str, ...] = ()
-    placements: tuple[str, ...] = PLACEMENTS
-    steps: tuple[str, ...] = DEFAULT_STEPS
+    placements: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     batch_size: int = 32
     image_size: tuple[int, int] = (160, 160)
     limit: int | None = None
@@ -78,6 +78,11 @@ class RunOptions:
         for step in self.steps:
             if step != CALIBRATE:
                 StepSpec(step=step)
+
+    @property
+    def named(self) -> bool:
+        """Whether the matrix was named in any way; if not, it is the default one, which leaves cells out (``matrix.py``)."""
+        return any((self.formats, self.payloads, self.loaders, self.placements, self.steps, self.vary))
 
     def stored(self) -> dict[str, Any]:
         """As ``run.json`` keeps them: plain values, no absolute paths of the user's folders."""

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.model import application, image_size_of, is_own
-from bench.options import DEFAULT_LOADERS, DEFAULT_STEPS, RunOptions, names, seconds, size
+from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds, size
 from bench.progress import Bar
-from bench.record import Failed, Run, load_run
+from bench.record import Run, load_run
 from bench.run_table import run_table
 from bench.schedule import resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, variations
-from storage.base import PAYLOADS
 
 SETTINGS = (
     "model",
@@ -35,12 +34,10 @@ SETTINGS = (
 
 def options_of(given: dict[str, Any]) -> RunOptions:
     """The options from what a command line gives: texts, some with commas; None where nothing was given."""
-    from loaders.base import PLACEMENTS
-
     out: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    for key, default in (("formats", ()), ("payloads", PAYLOADS), ("loaders", ()), ("placements", PLACEMENTS)):
-        out[key] = names(out.get(key)) or default
-    out["steps"] = names(out.pop("step", None)) or DEFAULT_STEPS
+    for key in ("formats", "payloads", "loaders", "placements"):
+        out[key] = names(out.get(key))
+    out["steps"] = names(out.pop("step", None))
     single = [f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out]
     varied = variations([*out.pop("vary", ()), *single], out["loaders"] or DEFAULT_LOADERS)
     out["vary"], out["files"] = files_by_name(varied)
@@ -95,12 +92,13 @@ def wide(*, stderr: bool = False) -> Console:
 def print_run(stored: Run, console: Console) -> None:
     """A line a case, fastest first within its step; then what failed, and where the report lies."""
     console.print(run_table(stored.info.cases, stored.records))
-    problems = [f"failed: {r.case.id}: {r.outcome.reason}" for r in stored.records if isinstance(r.outcome, Failed)]
-    for problem in dict.fromkeys(problems):
-        console.print(Text(problem), soft_wrap=True, style="red")
-    skipped = sum(outcome(stored.of(case.id))[0] == "skipped" for case in stored.info.cases)
+    outcomes = {case.id: outcome(stored.of(case.id)) for case in stored.info.cases}
+    for case, (status, reason) in outcomes.items():
+        if status == "failed":
+            console.print(Text(f"failed: {case}: {reason}"), soft_wrap=True, style="red")
+    skipped = sum(status == "skipped" for status, _ in outcomes.values())
     if skipped:
-        console.print(f"{skipped} cases were skipped; their reasons are in the report.", highlight=False)
+        console.print(f"Skipped: {skipped}; their reasons are in the report.", highlight=False)
     page = stored.path / "report.html"
     if page.is_file():
         console.print(Text(f"The report: {page}"), soft_wrap=True)
