@@ -188,6 +188,9 @@ def run(
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
+    With nothing named, the default matrix: about ten minutes on two cores. Naming formats, payloads, loaders, placements, steps
+    or something to vary measures the whole product of what is named.
+
     Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --vary workers=1,2,4 --budget 10m
     """
     from bench.run_output import run_and_print
@@ -234,7 +237,7 @@ def train(
     placement: Annotated[str, typer.Option(help="pipeline or model: where scaling and augmentation happen.")] = "pipeline",
     export: Annotated[bool, typer.Option(help="Also save a model from raw uint8 images to probabilities.")] = False,
     image_size: Annotated[
-        str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="160, or the .keras file's")
+        str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="160, or the .keras file's or the raw dataset's")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 32,
     augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
@@ -259,7 +262,7 @@ def train(
     from bench.case import StepSpec
     from bench.options import size
     from bench.train import Training
-    from bench.train_output import new_folder, train_and_print, with_model_fitted
+    from bench.train_output import fitted, new_folder, train_and_print
     from loaders.base import LoaderSpec
 
     spec = LoaderSpec(
@@ -275,7 +278,7 @@ def train(
         epochs=epochs, fine_tune_epochs=(5 if step != "full" else 0) if fine_tune_epochs is None else fine_tune_epochs,
         export=export, both_ways=both_ways,
     )  # fmt: skip
-    raise typer.Exit(train_and_print(with_model_fitted(training, image_size=image_size)))
+    raise typer.Exit(train_and_print(fitted(training, image_size=image_size)))
 
 
 def main() -> None:

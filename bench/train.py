@@ -89,7 +89,7 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
     import keras
 
     folder = training.results
-    done = _open_folder(training)
+    done = _done(training)
     keras.utils.set_random_seed(training.spec.seed)
     with ExitStack() as stack:
         feed, info = _feed(training, "train", stack)
@@ -101,6 +101,8 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
         if done:
             checkpoint.restore_model(folder / "checkpoint.npz", transfer.model)
         rows = history.read(folder / "history.csv")[:done] if done else []
+        if not done:
+            _begin(training)  # Only now: a call that cannot work leaves no folder behind.
         watcher.resumed(rows)
         for number in range(done, training.epochs + training.fine_tune_epochs):
             phase = training.phase(number)
@@ -139,10 +141,14 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
     return rows
 
 
-def _open_folder(training: Training) -> int:
-    """Make the folder, or check that what stands there is this training; how many epochs of it are done."""
+def _done(training: Training) -> int:
+    """How many epochs of this training stand in its folder. UsageError if the folder is another's."""
     folder, path = training.results, training.results / "train.json"
-    done = checkpoint.epochs_done(folder / "checkpoint.npz") if path.is_file() else 0
+    if not path.is_file():
+        if folder.exists() and (not folder.is_dir() or any(found.suffix != ".partial" for found in folder.iterdir())):
+            raise UsageError(f"{folder} is not empty and holds no training; choose another --results")
+        return 0
+    done = checkpoint.epochs_done(folder / "checkpoint.npz")
     if done:
         stored, ours = _flat(json.loads(path.read_text())), _flat(training.identity())
         other = next((key for key in ours if ours[key] != stored.get(key)), None)
@@ -151,15 +157,16 @@ def _open_folder(training: Training) -> int:
                 f"{folder} holds a training with {other} {stored.get(other)}, and now it is {ours[other]}; "
                 "choose another --results, or delete it"
             )
-        return done
-    ours_already = path.is_file() or not folder.exists()
-    if not ours_already and (not folder.is_dir() or any(found.suffix != ".partial" for found in folder.iterdir())):
-        raise UsageError(f"{folder} is not empty and holds no training; choose another --results")
-    folder.mkdir(parents=True, exist_ok=True)
+    return done
+
+
+def _begin(training: Training) -> None:
+    """Make the folder, and write down what is trained there."""
+    path = training.results / "train.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(training.identity(), indent=1))
     beside.replace(path)
-    return 0
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

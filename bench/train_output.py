@@ -15,6 +15,7 @@ from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
 from bench.quiet import import_tensorflow
 from bench.train import Training, train
+from storage.errors import UsageError
 
 INTERRUPTED = 130
 """The exit code that shells give a program ended by Ctrl-C."""
@@ -23,8 +24,9 @@ INTERRUPTED = 130
 class Screen:
     """Tells a console how a training goes; draws a bar only on a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
+        self._folder = folder
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(),
             console=console, disable=not console.is_terminal, transient=True,
@@ -32,7 +34,8 @@ class Screen:
         self._task: TaskID | None = None
 
     def resumed(self, rows: list[Epoch]) -> None:
-        """Say what stands already."""
+        """Say where everything will be, and what stands there already."""
+        self.say(f"results in {self._folder}; if interrupted, the same command with --results {self._folder} goes on")
         if rows:
             self.say(f"going on after epoch {rows[-1].epoch}")
 
@@ -78,18 +81,29 @@ def new_folder(results: Path) -> Path:
     return next(path for path in free if not path.exists())
 
 
-def with_model_fitted(training: Training, *, image_size: str | None) -> Training:
-    """The training with the image size and the scaling that its model wants, unless ``image_size`` says otherwise."""
-    size = training.spec.image_size if image_size else image_size_of(training.step.model) or training.spec.image_size
-    return replace(training, spec=replace(training.spec, image_size=size, scaling=scaling_of(training.step.model)))
+def fitted(training: Training, *, image_size: str | None) -> Training:
+    """The training at the image size and with the scaling that its model wants.
+
+    ``image_size`` was asked for; else it is the ``.keras`` file's, else that of a raw dataset, else the spec's. Errors about
+    dataset, loader and model that can be seen without TensorFlow are raised here.
+    """
+    from loaders import LOADERS
+    from storage.dataset import read_info
+
+    stored = read_info(training.dataset)
+    if training.loader not in LOADERS:
+        raise UsageError(f"unknown loader {training.loader!r}; expected one of: {', '.join(LOADERS)}")
+    size, scaling = training.spec.image_size, scaling_of(training.step.model)
+    if not image_size:
+        size = image_size_of(training.step.model) or stored.image_size or size
+    return replace(training, spec=replace(training.spec, image_size=size, scaling=scaling))
 
 
 def train_and_print(training: Training, console: Console | None = None) -> int:
     """Train with a line an epoch, and say where everything is and how to go on if it is interrupted. Returns the exit code."""
     console = console or Console()
-    screen = Screen(console)
+    screen = Screen(console, training.results)
     import_tensorflow()
-    screen.say(f"results in {training.results}; if interrupted, the same command with --results {training.results} goes on")
     try:
         rows = train(training, screen)
     except KeyboardInterrupt:

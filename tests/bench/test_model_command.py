@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import history
+from bench.case import StepSpec
 from bench.cli import app
 from bench.model_output import draw
-from storage.errors import DataError, UsageError
+from bench.train import Training
+from bench.train_output import fitted
+from loaders.base import LoaderSpec
+from storage.errors import DataError, FeedbenchError, UsageError
 
 
 @pytest.fixture
@@ -155,3 +160,37 @@ def test_tensorflow_says_nothing_while_it_is_imported() -> None:
     failed = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False, env=bare)
     assert failed.returncode == 1
     assert "ModuleNotFoundError" in failed.stderr
+
+
+def test_the_size_is_the_models_else_the_raw_datasets(own: Path, stored: Path, tmp_path: Path) -> None:
+    def size(model: str, image_size: str | None = None) -> tuple[int, int]:
+        training = Training(
+            dataset=stored, results=tmp_path / "run", spec=LoaderSpec(image_size=(48, 48)), step=StepSpec(model=model)
+        )
+        return fitted(training, image_size=image_size).spec.image_size
+
+    assert size("MobileNetV2") == (24, 32)
+    assert size("MobileNetV2", "48") == (48, 48)
+    assert size(str(own)) == (24, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (["--loader", "tfdat"], "unknown loader 'tfdat'; expected one of: "),
+        (["--weights", "nowhere.h5"], "no such weights file: nowhere.h5"),
+        (["--fine-tune-at", "9", "--fine-tune-epochs", "1"], "fine_tune_at must be below the 1 layers of "),
+        (["--image-size", "64"], "cannot feed"),
+    ],
+)
+def test_a_call_that_cannot_work_leaves_no_folder(
+    own: Path, stored: Path, tmp_path: Path, change: list[str], text: str
+) -> None:
+    with pytest.raises(FeedbenchError, match=re.escape(text)):
+        CliRunner().invoke(app, [*train_arguments(stored, own, tmp_path / "run"), *change], catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_photographs_is_no_stored_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not a stored dataset: .* Make one with python -m storage.convert"):
+        CliRunner().invoke(app, ["train", str(tmp_path)], catch_exceptions=False)
