@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from storage import console
 from storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from storage.base import DatasetInfo
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -141,6 +145,17 @@ class _progress:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+
+class _Callable(ModuleType):
+    """``storage.convert`` is a function of the package until this module is imported, and this module from then on: so call it."""
+
+    def __call__(self, source: str | Path | None = None, **options: Any) -> DatasetInfo:
+        from storage import conversion
+
+        return conversion.convert(source, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     console.run(app, "storage.convert")
