@@ -66,9 +66,9 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             tf.TensorSpec((None,), tf.int64),
         )
         dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        return dataset.apply(tf.data.experimental.assert_cardinality(self._length)).prefetch(
-            self._prefetch or tf.data.AUTOTUNE
-        )
+        if self._spec.on_error == "stop":  # how many batches remain where samples are skipped, nobody knows beforehand
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(self._length))
+        return dataset.prefetch(self._prefetch or tf.data.AUTOTUNE)
 
     def _next(self) -> Iterator[Any]:
         number, self._passed = self._passed, self._passed + 1
