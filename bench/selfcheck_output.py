@@ -9,7 +9,8 @@ from rich.table import Table
 
 from bench.progress import Bar
 from bench.run_output import wide
-from bench.selfcheck import Check, selfcheck
+from bench.selfcheck import selfcheck
+from bench.selfcheck_bench import Check
 
 
 def check_and_print(*, small: bool) -> int:

@@ -66,9 +66,10 @@ def buffered_images(ticks: Sequence[Tick], capacity: int) -> int:
     """Images that a buffer held when steady state began, or began again after a turnaround.
 
     A batch comes *at once* if its wait is under a tenth of the mean period. Where a stretch of steady state begins with
-    batches that come at once and goes on at a slower pace, those beyond what the later pace would have delivered in the
-    same time were made before the stretch began. Whole batches are counted, at most ``capacity`` of them a stretch; a
-    pipeline that never makes the step wait is not slower later, and nothing is counted out.
+    batches that come at once and goes on with longer waits, those beyond what would have come in the same time with the later
+    waits were made before the stretch began. Whole batches are counted, at most ``capacity`` of them a stretch. Only waits are
+    compared: steps that happen to be slower later say nothing about a buffer, and a pipeline that never makes the step wait
+    has nothing counted out.
     """
     steady = [tick for tick in ticks if not tick.first]
     if not steady:
@@ -78,11 +79,11 @@ def buffered_images(ticks: Sequence[Tick], capacity: int) -> int:
     for stretch in _stretches(ticks):
         lead = next((i for i, tick in enumerate(stretch) if tick.wait_ns - tick.transfer_ns >= at_once_ns), len(stretch))
         rest = stretch[lead:]
-        rest_ns = sum(tick.wait_ns + tick.step_ns for tick in rest)
-        if not lead or not rest_ns:
+        if not lead or not rest:
             continue
         lead_ns = sum(tick.wait_ns + tick.step_ns for tick in stretch[:lead])
-        excess = min(int(lead - len(rest) / rest_ns * lead_ns), capacity)
+        later_ns = sum(tick.step_ns for tick in stretch[:lead]) / lead + sum(tick.wait_ns for tick in rest) / len(rest)
+        excess = min(int(lead - lead_ns / later_ns), capacity) if later_ns else 0
         held += sum(tick.images for tick in stretch[: max(excess, 0)])
     return held
 

@@ -167,6 +167,12 @@ def test_a_pipeline_that_never_makes_the_step_wait_held_nothing_back() -> None:
     assert buffered_images(ticks([10] * 20), capacity=16) == 0
 
 
+def test_a_step_that_becomes_slower_says_nothing_about_a_buffer() -> None:
+    steps = [10.0] * 30 + [14.0] * 30
+    seen = [Tick(0, 4, MS * (2 if number == 30 else 0), round(step * MS), False) for number, step in enumerate(steps)]
+    assert buffered_images(seen, capacity=16) == 0
+
+
 def test_buffers_fill_again_during_each_turnaround() -> None:
     epoch = [Tick(0, 4, 50 * MS, 0, True), *ticks([0, 0] + [10] * 10)]
     assert buffered_images(epoch * 3, capacity=16) == 3 * 8

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.selfcheck import CHECKS, Bench, Check, clockwork, failures, known_rates, selfcheck
+from bench.selfcheck import CHECKS, known_rates, selfcheck
+from bench.selfcheck_bench import Bench, Check
+from bench.selfcheck_loop import clockwork
+from bench.selfcheck_workers import failures
 from tests.bench.test_schedule import Quiet
 
 
