@@ -13,7 +13,7 @@ import altair as alt
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1")
 """Okabe and Ito's, without yellow and black, which vanish on white and on dark; purple stands in."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-LIMIT = "#808080"
+LIMIT = "#646464"
 """Limits are no contestants, and have no colour."""
 FORMATS = ("directory", "hdf5", "lmdb", "tfrecord")
 """Always the same colours, whatever else is in the run."""

@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from bench.report.charts.base import Chart, Tables
 from bench.report.digits import significant
-from bench.report.palette import FORMATS, colours
+from bench.report.palette import FORMATS, LIMIT, colours
 from bench.report.panels import WIDTH, by_step, height, number_axis, rows, values
 
 
@@ -54,7 +54,7 @@ def _panel(words: str, part: DataFrame) -> Any:
             x=alt.X("epochs_low:Q", scale=scale), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),
-        base.mark_text(align="left", dx=9, fontSize=11, color="#808080").encode(
+        base.mark_text(align="left", dx=9, fontSize=11, color=LIMIT).encode(
             x=alt.X("end:Q", scale=scale), y=y, text="said:N", tooltip=tooltip
         ),
     ]

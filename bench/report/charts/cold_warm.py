@@ -8,6 +8,7 @@ import altair as alt
 from pandas import DataFrame
 
 from bench.report.charts.base import Chart, Tables
+from bench.report.palette import LIMIT
 from bench.report.panels import WIDTH, by_step, height, measured, number_axis, rate_scale, rows, values
 
 NAMES = {"cold_epoch": "cold, proven", "first_epoch": "first epoch, coldness not proven", "warm": "warm"}
@@ -57,7 +58,7 @@ def _panel(words: str, part: DataFrame) -> Any:
         "state:N", title="page cache", scale=alt.Scale(domain=present, range=[MARKS[name][1] for name in present])
     )
     layers = [
-        base.mark_line(color="#808080", strokeWidth=1.2).encode(x=x, y=y, detail="label:N"),
+        base.mark_line(color=LIMIT, strokeWidth=1.2).encode(x=x, y=y, detail="label:N"),
         base.mark_rule(strokeWidth=5, opacity=0.35, clip=True).encode(
             x=alt.X("images_per_s_low:Q", scale=scale), x2="images_per_s_high:Q", y=y, color=color, tooltip=tooltip
         ),
