@@ -11,7 +11,7 @@ ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
 def text(value: str) -> str:
     """Any text as text: on one line, with nothing that Markdown or HTML would read as its own."""
     plain = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]|~<>&@])", lambda match: ENTITIES.get(match[1], "\\" + match[1]), plain)
+    return re.sub(r"([\\`*_\[\]|~<>&]|@(?=\w))", lambda match: ENTITIES.get(match[1], "\\" + match[1]), plain)
 
 
 def code(value: str) -> str:

@@ -1,0 +1,219 @@
+"""``summary.md``: every number in it is the CSV's, every name is text, and it stays small."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.case import Case, StepSpec
+from bench.claims import claims
+from bench.record import Run, Skipped, append_records, load_run
+from bench.report.csv import write_csv
+from bench.report.derived import tables
+from bench.report.digits import bounds, ratio, share, significant
+from bench.report.markdown import block, code, table, text
+from bench.report.summary import LIMIT_OF, MOST_ROWS, summary
+from bench.report.verdict import verdict
+from tests.bench.synthetic import matrix, synthetic_run
+
+HOSTILE = "<script>alert(1)</script> | `rm` *x* [y](z) @all"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    steps = ("feature_extraction", "none", "emulated:1800")
+    return synthetic_run(tmp_path_factory.mktemp("run"), cases=matrix(steps=steps), sweeps=4)
+
+
+@pytest.fixture(scope="module")
+def said(run: Run) -> str:
+    return summary(run, tables(run))
+
+
+def rows(part: str) -> list[dict[str, str]]:
+    """The cells of a Markdown table, by its head."""
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in part.splitlines() if line.startswith("|")]
+    head = [cell.strip() for cell in lines[0]]
+    return [dict(zip(head, (cell.strip() for cell in line), strict=True)) for line in lines[2:]]
+
+
+def section(said: str, title: str) -> str:
+    return said.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_every_number_of_the_tables_is_the_csvs(run: Run, said: str, tmp_path: Path) -> None:
+    results = pd.read_csv(write_csv(run, tmp_path)[0])
+    warm = results[(results["phase"] == "warm") & results["images_per_s"].notna()]
+    parts = re.split(r"\n\*\*", section(said, "Cases, fastest first"))[1:]
+    words = {"the real step (feature\\_extraction)": "feature_extraction", "loading alone": "none",
+             "an accelerator of 1800 images/s": "emulated:1800"}  # fmt: skip
+    assert [part.split("**")[0] for part in parts] == list(words), "the step that decides comes first"
+    checked = 0
+    for part in parts:
+        of_step = warm[warm["step"] == words[part.split("**")[0]]].sort_values("images_per_s", ascending=False)
+        limits = dict(zip(of_step["loader"], of_step["images_per_s"], strict=True))
+        shown = rows(part)
+        assert len(shown) == min(MOST_ROWS, len(of_step))
+        for cells, (_, row) in zip(shown, of_step.iterrows(), strict=False):
+            name = re.sub(r"[`*\\]", "", cells["case"])
+            assert name in row["case"].replace(f"-step={row['step']}", "")
+            assert cells["images/s"] == significant(row["images_per_s"])
+            assert cells["95% interval"] == bounds(row["images_per_s_low"], row["images_per_s_high"])
+            assert cells["first batch, s"] == significant(row["first_batch_s"])
+            assert cells["CPU, µs/image"] == significant(row["cpu_us_per_image"])
+            assert cells["stored, MB"] == ("" if pd.isna(row["stored_bytes"]) else significant(row["stored_bytes"] / 1e6))
+            assert cells["pixels"] == ("" if pd.isna(row["pixels"]) else row["pixels"])
+            assert ("waiting" in cells) == (row["step"] != "none")
+            if "waiting" in cells:
+                assert cells["waiting"] == share(row["wait_share"])
+            if cells.get("of its limit"):
+                assert cells["of its limit"] == share(row["images_per_s"] / limits[LIMIT_OF[row["payload"]]])
+            checked += 1
+    assert checked > 40
+    assert f"and {len(warm[warm['step'] == 'none']) - MOST_ROWS} more in `results.csv`" in said
+
+
+def test_limits_are_marked(said: str) -> None:
+    alone = next(part for part in section(said, "Cases, fastest first").split("\n**") if part.startswith("loading alone"))
+    marked = [cells["case"] for cells in rows(alone) if cells["case"].startswith("*")]
+    assert marked == ["*limit:gather*", "*limit:decode*"]
+
+
+def test_the_claims_are_those_of_the_run(run: Run, said: str) -> None:
+    answers = {(one.claim.question, one.step): one for one in claims(run)}
+    words = {"loading alone": "none", "the real step (feature\\_extraction)": "feature_extraction",
+             "an accelerator of 1800 images/s": "emulated:1800"}  # fmt: skip
+    question = ""
+    shown = rows(section(said, "Three claims"))
+    assert len(shown) == 12
+    for cells in shown:
+        question = cells["claim"] or question
+        one = answers.pop((question, words[cells["measured with"]]))
+        assert cells["answer"].startswith(f"**{one.answer}**")
+        assert cells["times as fast"] == ratio(one.comparison.ratio)
+        assert cells["interval"] == bounds(one.comparison.low, one.comparison.high, ratio)
+        counted = sum(int(number) for number in re.findall(r"\d+", cells["single pairs"]))
+        assert counted == len(one.pairs)
+    assert not answers
+
+
+def test_an_open_claim_says_what_would_answer_it(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=matrix(steps=("none",), formats=("directory",), payloads=("encoded",)), sweeps=3)
+    shown = rows(section(summary(run, tables(run)), "Three claims"))
+    open_ = [cells["single pairs"] for cells in shown if cells["answer"] == "open"]
+    assert "measure it: `feedbench run --images=flowers --step feature_extraction --placements pipeline,model`" in open_
+
+
+def test_warnings_failures_and_skips_are_there_with_their_reasons(said: str) -> None:
+    assert "- `tfrecord-encoded-tfdata-pipeline-step=none`: bimodal:" in section(said, "Warnings")
+    assert "not proven cold in 4 of 4 sweeps" in section(said, "Warnings")
+    missing = section(said, "Failed and skipped")
+    assert "- failed: `lmdb-raw-from_generator-model`: the worker was killed by signal 9 (out of memory?)" in missing
+    assert "- skipped: 36 cases, such as `hdf5-encoded-image_dataset_from_directory-pipeline`:" in missing
+
+
+def test_it_says_what_it_ran_on_and_the_command_that_repeats_it(run: Run, said: str) -> None:
+    last = section(said, "How to repeat it")
+    assert f"```sh\n{run.info.command}\n```" in last
+    assert "processor: Synthetic CPU @ 2.00 GHz" in last
+
+
+def test_it_stays_small(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=120, sweeps=2, most_batches=2)
+    assert len(summary(run, tables(run))) < 15_000, "GitHub takes 65,536 characters; a reader less"
+
+
+def test_names_and_reasons_are_text(tmp_path: Path) -> None:
+    cases = [
+        replace(case, name=HOSTILE)
+        for case in matrix(formats=("directory",), payloads=("encoded",), limits=False, cold=False)
+    ]
+    run = synthetic_run(tmp_path, cases=cases, sweeps=2)
+    append_records(tmp_path, [run.records[0].model_copy(update={"sweep": 2, "outcome": Skipped(reason=HOSTILE)})])
+    run = load_run(tmp_path)
+    said = summary(run, tables(run))
+    outside = re.sub(r"(`+).*?\1", "", said)
+    assert "<script>" not in outside
+    assert "@all" not in outside
+    assert "](z)" not in outside.replace("\\]", "")
+    for title in ("Cases, fastest first", "Three claims"):
+        rows(section(said, title).split("\n**")[-1])  # Strict: no name makes a cell of its own.
+
+
+def test_text_code_and_block_hold_anything() -> None:
+    assert text("a_b*c|<i>&\n@x `y`") == "a\\_b\\*c\\|&lt;i&gt;&amp; &#64;x \\`y\\`"
+    assert code("a`b") == "``a`b``"
+    assert code("`") == "`` ` ``"
+    assert code("a|b\nc") == "`a\\|b c`"
+    assert block("echo ```") == "````sh\necho ```\n````"
+    assert table(["a", "b"], [["1", "2"]], [1]) == "| a | b |\n| --- | --: |\n| 1 | 2 |"
+
+
+def test_an_interval_that_bounds_nothing_is_words() -> None:
+    assert bounds(216.4, 233.4) == "216 to 233"
+    assert bounds(0.0, float("inf")) == bounds(1.0, 101.0) == bounds(5e-324, 1e300) == "no bounds"
+
+
+def one(format_: str, loader: str = "tfdata", step: str = "none") -> Case:
+    return Case(format=format_, payload="encoded", loader=loader, step=StepSpec(step=step))
+
+
+def test_the_verdict_names_the_fastest_its_gain_and_its_ties(run: Run) -> None:
+    found = verdict(run)
+    assert found.change
+    assert found.step == "feature_extraction"
+    assert found.best is not None
+    assert found.today is not None
+    assert found.today.id == "directory-encoded-image_data_generator-pipeline"
+    assert found.comparison is not None
+    between = bounds(found.comparison.low, found.comparison.high, ratio)
+    assert (
+        f"{ratio(found.comparison.ratio)} times ({between}) as fast as today's image_data_generator on directory"
+        in found.lines[0]
+    )
+    assert found.lines[1].startswith("Loading alone, it is 2")
+    assert found.lines[2].startswith("Not told apart from the fastest: ")
+    assert found.best not in found.ties
+    assert found.today not in found.ties
+
+
+def test_the_verdict_may_be_to_keep_what_one_has(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=[one("hdf5"), one("lmdb"), one("directory", "image_data_generator")], sweeps=5)
+    found = verdict(run, "lmdb-encoded-tfdata-pipeline")
+    assert not found.change
+    assert found.best == found.today == one("lmdb")
+    assert found.lines[0].startswith("Keep what you have, tfdata on lmdb encoded, preprocessing in the pipeline: 3,")
+    assert "nothing is established to be faster. What comes closest, tfdata on hdf5 encoded" in found.lines[0]
+    assert "could hide in that" in found.lines[0]
+
+
+def test_a_verdict_never_contradicts_its_own_interval(tmp_path: Path) -> None:
+    """Whichever case is today's: *use* stands with an interval above 1, *keep* with none that excludes 1 from above."""
+    for seed in range(6):
+        run = synthetic_run(
+            tmp_path / str(seed), cases=matrix(steps=("none",), payloads=("raw",), cold=False), sweeps=3, seed=seed
+        )
+        for case in run.info.cases:
+            if case.format == "memory" or not run.of(case.id) or run.of(case.id)[0].outcome.status != "ok":
+                continue
+            found = verdict(run, case.id)
+            if found.comparison is not None:
+                assert found.change == (found.comparison.low > 1), case.id
+                assert ("Use " in found.lines[0]) == found.change
+
+
+def test_without_todays_case_there_is_a_choice_but_no_comparison(tmp_path: Path) -> None:
+    found = verdict(synthetic_run(tmp_path, cases=[one("hdf5"), one("lmdb")], sweeps=5))
+    assert found.best is not None
+    assert found.comparison is None
+    assert "name yours with --today" in found.lines[0]
+
+
+def test_one_sweep_bounds_nothing_and_the_verdict_says_so(tmp_path: Path) -> None:
+    found = verdict(synthetic_run(tmp_path, cases=[one("hdf5"), one("directory", "image_data_generator")], sweeps=1))
+    assert not found.change
+    assert "(one sweep, so no interval)" in found.lines[0]
