@@ -17,8 +17,8 @@ Evaluate = Callable[[Iterable[tuple[Any, Any]]], tuple[float, float]]
 def evaluator(transfer: Transfer, *, training: bool = False) -> Evaluate:
     """A function from batches to (mean loss, accuracy) over their samples.
 
-    ``training=True`` runs the model as it is while it trains: dropout drops, batch normalisation normalises by the batch,
-    random layers augment. Its batch statistics are then put back to what they were.
+    ``training=True`` runs the model as it is while it trains: dropout drops, batch normalisation normalises by the batch
+    (in a base that trains), random layers augment. Its batch statistics are then put back to what they were.
     """
     import tensorflow as tf
 
@@ -26,7 +26,7 @@ def evaluator(transfer: Transfer, *, training: bool = False) -> Evaluate:
     specs = [tf.TensorSpec((None, *network.input_shape[1:]), network.inputs[0].dtype), tf.TensorSpec((None,), tf.int64)]
 
     def batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = network(images, training=training)
+        scores = transfer.forward(images, training=training)
         return loss_of(labels, scores), count_correct(transfer, labels, scores)
 
     function = tf.function(batch, input_signature=specs, autograph=False)

@@ -49,7 +49,7 @@ class Transfer:
     ``model`` takes images (batch, height, width, 3) and gives class scores: (batch, classes), or (batch, 1) for two
     classes; ``base`` is the part before the head; ``logits`` tells whether scores come before the softmax (or sigmoid);
     ``precision`` is the dtype policy that took effect; ``base_trains`` tells whether the base runs in training mode while
-    the model trains, with its dropout and batch normalisation.
+    the model trains, with its dropout and batch normalisation; if not, ``ends`` are the parts before and behind it.
     """
 
     model: keras.Model
@@ -59,6 +59,18 @@ class Transfer:
     precision: str
     own_head: bool = False
     base_trains: bool = False
+    ends: tuple[keras.Model, keras.Model] | None = None
+
+    def forward(self, images: Any, *, training: bool) -> Any:
+        """Class scores; the base runs in training mode only where ``base_trains``.
+
+        Not by ``model(images, training=True)``: Keras 3 hands that ``training`` on to a base that was called with
+        ``training=False`` (keras-team/keras#20285), and what is thawed for fine-tuning would lose its batch statistics.
+        """
+        if not training or self.base_trains or self.ends is None:
+            return self.model(images, training=training)
+        entrance, head = self.ends
+        return head(self.base(entrance(images, training=True), training=False), training=True)
 
     @property
     def binary(self) -> bool:
@@ -138,21 +150,39 @@ def build(
         raise UsageError(f"a model needs at least two classes to tell apart; the dataset has {classes}")
     with _policy(step) as precision:
         base = _base(step, image_size)
-        inputs = keras.Input((*image_size, 3), dtype=dtype)
-        x = inputs
-        for layer in layers:
-            x = layer(x)
-        if not layers and dtype != "float32":
-            x = keras.ops.cast(x, "float32")
+        images = keras.Input((*image_size, 3), dtype=dtype)
         if len(base.output_shape) == 2:
-            return _whole(inputs, x, base, classes=classes, precision=precision, name=step.model)
-        # training=False keeps batch statistics where they are, in fine-tuning too; training everything moves them.
-        x = base(x) if step.step == "full" else base(x, training=False)
-        x = keras.layers.GlobalAveragePooling2D()(x)
-        x = keras.layers.Dropout(DROPOUT)(x)
-        outputs = keras.layers.Dense(1 if classes == 2 else classes, dtype="float32", name="logits")(x)
-        model, moves = keras.Model(inputs, outputs), step.step == "full"
-        return Transfer(model, base, classes, logits=True, precision=precision, base_trains=moves)
+            return _whole(images, _enter(images, layers), base, classes=classes, precision=precision, name=step.model)
+        head = [
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(DROPOUT),
+            keras.layers.Dense(1 if classes == 2 else classes, dtype="float32", name="logits"),
+        ]
+        # What the notes write; see Transfer.forward for what it takes to have it.
+        features = base(_enter(images, layers), training=None if step.step == "full" else False)
+        alone, pooled = keras.Input((*image_size, 3), dtype=dtype), keras.Input(features.shape[1:], dtype=features.dtype)
+        return Transfer(
+            keras.Model(images, _through(features, head)),
+            base,
+            classes,
+            logits=True,
+            precision=precision,
+            base_trains=step.step == "full",
+            ends=(keras.Model(alone, _enter(alone, layers)), keras.Model(pooled, _through(pooled, head))),
+        )
+
+
+def _enter(images: Any, layers: Sequence[keras.Layer]) -> Any:
+    """What placement ``model`` leaves to the model; at least a cast to float32."""
+    import keras
+
+    return _through(images, layers) if layers else keras.ops.cast(images, "float32")
+
+
+def _through(x: Any, layers: Sequence[keras.Layer]) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def prepare(transfer: Transfer, step: StepSpec) -> None:

@@ -128,7 +128,7 @@ def _functions(transfer: Transfer, group: int, jit_compile: bool) -> tuple[Calla
 
     def plain_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            scores = network(images, training=True)
+            scores = transfer.forward(images, training=True)
             loss = loss_of(labels, scores)
             scaled = optimizer.scale_loss(loss)
         optimizer.apply(tape.gradient(scaled, variables), variables)

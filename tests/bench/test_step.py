@@ -80,6 +80,46 @@ def test_fine_tune_starts_at_its_layer_with_a_tenth_of_the_learning_rate(base: P
     assert float(step.transfer.model.optimizer.learning_rate) == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize("regime", ["feature_extraction", "fine_tune"])
+def test_batch_statistics_stay_put_also_of_what_is_thawed(base: Path, regime: str) -> None:
+    """``training=False`` alone does not do it: Keras 3's own fit moves them once the base is thawed (keras#20285)."""
+    step = training_step(StepSpec(model=str(base), step=regime, fine_tune_at=0))
+    [normalisation] = [layer for layer in step.transfer.base.layers if "normalization" in layer.name]
+    statistics = [normalisation.moving_mean.numpy(), normalisation.moving_variance.numpy()]
+    learnt = [normalisation.gamma.numpy(), normalisation.beta.numpy()]
+    for _ in range(3):
+        step(*batch())
+    assert not changed(statistics, [normalisation.moving_mean.numpy(), normalisation.moving_variance.numpy()])
+    assert changed(learnt, [normalisation.gamma.numpy(), normalisation.beta.numpy()]) == (regime == "fine_tune")
+
+
+def test_a_base_that_does_not_train_has_no_dropout_of_its_own(tmp_path: Path) -> None:
+    import keras
+
+    path = tmp_path / "dropping.keras"
+    keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Conv2D(4, 3), keras.layers.Dropout(0.5)]).save(path)
+    images, _ = batch()
+    for regime, drops in (("fine_tune", False), ("full", True)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "DROPOUT", 0.0)
+            step = training_step(StepSpec(model=str(path), step=regime, fine_tune_at=0))
+        scores = [step.transfer.forward(images, training=True).numpy() for _ in range(2)]
+        assert changed(scores[:1], scores[1:]) == drops
+
+
+def test_both_ways_through_the_model_are_the_same(base: Path) -> None:
+    """The parts that training goes through and the whole that is saved, with nothing acting that acts only in training."""
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "DROPOUT", 0.0)
+        step = training_step(StepSpec(model=str(base)), layers=[keras.layers.Rescaling(1 / 127.5, -1.0)])
+    images, _ = batch(dtype="uint8")
+    parts, whole = (step.transfer.forward(images, training=training).numpy() for training in (True, False))
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    assert np.ptp(whole) > 0
+
+
 def test_fine_tuning_after_feature_extraction_trains_what_fine_tuning_trains(base: Path) -> None:
     first, then = StepSpec(model=str(base)), StepSpec(model=str(base), step="fine_tune", fine_tune_at=3)
     made = [model.build(first, layers=(), image_size=SIZE, classes=3, dtype="float32") for _ in range(2)]
