@@ -89,7 +89,7 @@ def _columns(rows: list[Row]) -> tuple[Column, ...]:
             "accelerator_utilisation",
             "AU",
             "%",
-            "Share of time in which the accelerator computed; none for loading alone",
+            "Accelerator utilisation: share of the time in which it computed; none for loading alone",
             1,
             True,
         ),

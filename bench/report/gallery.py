@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,15 @@ def gallery(run: Path) -> list[Result]:
     """What ``samples/`` of a run's folder holds, identical ones first; empty if the run kept none."""
     folder = run / FOLDER
     found = sorted(read(folder), key=lambda image: (image.verdict != "identical", image.mean_difference))
-    return [Result(image, tuple(_picture(folder, image, shown) for shown in SHOWN)) for image in found]
+    return [Result(image, tuple(_picture(folder, image, shown) for shown in SHOWN)) for image in _merged(found)]
+
+
+def _merged(found: Sequence[SampleImage]) -> list[SampleImage]:
+    """Identical ones as one: stored raw, the reference itself may be a level apart, and the pictures would look the same."""
+    identical = [image for image in found if image.verdict == "identical"]
+    others = [image for image in found if image.verdict != "identical"]
+    cases = tuple(dict.fromkeys(case for image in identical for case in image.cases))
+    return [*(image.model_copy(update={"cases": cases}) for image in identical[:1]), *others]
 
 
 def _picture(folder: Path, image: SampleImage, shown: str) -> Picture:

@@ -31,6 +31,12 @@ def command(run: Run, *more: str) -> str:
     return shlex.join(["feedbench", "run", *([f"--images={images}"] if images else []), *" ".join(more).split()])
 
 
+def name(run: Run) -> str:
+    """What the images are called: the folder that was named, or the dataset."""
+    facts = next(iter(run.info.datasets.values()), None)
+    return str(run.info.options.get("images") or (facts.name if facts else "images"))
+
+
 def dataset(run: Run) -> list[tuple[str, str]]:
     """What was fed."""
     stored = list(run.info.datasets.values())
@@ -40,7 +46,7 @@ def dataset(run: Run) -> list[tuple[str, str]]:
     media = ", ".join(f"{count:,} {kind}" for kind, count in one.media_types.items())
     classes = ", ".join(one.class_names) if one.class_names else ""
     return [
-        ("name", one.name),
+        ("name", name(run)),
         ("images", f"{one.samples:,} in the split that was fed" + (f" ({media} in all)" if media else "")),
         ("classes", f"{one.classes}: {classes}" if classes else str(one.classes)),
     ]

@@ -70,7 +70,7 @@ def masthead(run: Run) -> dict[str, str]:
         f"{facts.samples:,} images" if facts else "", f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
         str(environment.get("cpu_model", "")), "" if run.info.finished else "not finished",
     ]  # fmt: skip
-    return {"name": facts.name if facts else "Images", "summary": " · ".join(part for part in parts if part)}
+    return {"name": method.name(run), "summary": " · ".join(part for part in parts if part)}
 
 
 def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tomllib
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -214,6 +215,14 @@ def test_one_file_under_five_megabytes(tmp_path: Path) -> None:
     assert path.stat().st_size < 5_000_000
     assert [one.name for one in tmp_path.iterdir() if one.suffix in (".html", ".js", ".css", ".partial")] == ["report.html"]
     assert not re.search(r'(?:src|href)="(?!#)', path.read_text().partition('<script type="text/plain"')[0])
+
+
+def test_templates_are_installed() -> None:
+    root = Path(__file__).parent.parent.parent
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    files = list((root / "bench/report/templates").iterdir())
+    assert len(files) > 5
+    assert [file.name for file in files if not any(file.match(pattern) for pattern in patterns)] == []
 
 
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
