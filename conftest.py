@@ -42,3 +42,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --benchmark-only no test runs, so none is imported: what only tests need may be missing."""
     tests = config.rootpath / "tests" in collection_path.parents
     return True if tests and config.getoption("benchmark_only", default=False) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
+    """What pytest-benchmark saves names no host."""
+    machine_info.pop("node", None)

@@ -15,7 +15,7 @@ from bench import cgroup
 
 LIBRARIES = (
     "feedbench", "tensorflow", "keras", "numpy", "h5py", "lmdb", "pillow", "simplejpeg", "opencv-python-headless",
-    "pytest-benchmark", "torch", "grain",
+    "pytest-benchmark", "scipy", "torch", "grain", "webdataset", "nvidia-dali-cuda120",
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "cpus": os.cpu_count(),
         "processors": processors,
+        "threads_a_pool": len(processors),
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) or "unknown",
         "memory_bytes": _meminfo("MemTotal"),
         "cgroup": cgroup.limits(),
@@ -34,7 +35,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: number for name in LIBRARIES if (number := _version(name))},
         "git_revision": _git_revision(),
-        "gpus": [str(path.name) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
+        "gpus": _gpus(),
     }
     if data is not None:
         found |= _filesystem(data)
@@ -53,6 +54,16 @@ def weather() -> dict[str, Any]:
         "load_1m": os.getloadavg()[0],
         "throttled_us": None if (held := cgroup.throttled_ns()) is None else held // 1000,
     }
+
+
+def _gpus() -> list[str]:
+    """The models, as the driver names them."""
+    lines = [
+        line
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        for line in (_read(path) or "").splitlines()
+    ]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
 def _cpu_model() -> str:

@@ -34,6 +34,8 @@ def cases(options: RunOptions) -> list[Case]:
     planned = [case for case in product(options) if options.named or by_default(case)]
     limits = limit_cases(options.batch_size, options.image_size, options.seed)
     limits = [case for case in limits if case.payload in (options.payloads or PAYLOADS)]
+    if planned and all(case.format == "memory" for case in planned):
+        limits = []  # Known loaders only: there are no images to be limited by.
     if CALIBRATE in options.steps:
         real = [step for step in options.steps if step != CALIBRATE and StepSpec(step=step).trains] or [DEFAULT_STEP]
         limits += [
@@ -113,6 +115,8 @@ def _cell(
         seed=options.seed,
     )
     spec = replace(spec, **setting.spec)
+    if loader.startswith("known:"):
+        format_, payload = "memory", "raw"
     lacking = unknown_options(loader, setting.options)
     wanted = tuple(setting.options.items())
     served = tuple(pair for pair in wanted if pair[0] not in lacking)

@@ -294,7 +294,7 @@ def run(
     return _finish(Schedule(options, folder, watcher, info, stored), reported)
 
 
-def resume(folder: Path, watcher: Watcher) -> Path:
+def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     """Go on with a run that was interrupted, under the options it was started with."""
     earlier: Run = load_run(folder)
     if earlier.info.finished:
@@ -312,7 +312,7 @@ def resume(folder: Path, watcher: Watcher) -> Path:
     )
     _drop_torn_line(folder / "records.jsonl")
     write_info(folder, info)
-    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)))
+    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)), reported)
 
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:

@@ -7,9 +7,11 @@ worker that is shared within a sweep compiles each only once.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -30,6 +32,9 @@ from bench.run import Opening, images_per_ns, measure, measure_epoch, ticks
 from bench.steady import Pace
 from loaders.base import Stage
 from storage.errors import FeedbenchError
+
+PR_SET_PDEATHSIG = 1
+"""From ``linux/prctl.h``."""
 
 
 class Request(BaseModel):
@@ -266,8 +271,16 @@ def _same_processors(processors: list[int]) -> None:
         os.environ[variable] = str(len(processors))
 
 
+def _die_with(parent: int) -> None:
+    """A run that is killed leaves no worker behind, not even one that hangs."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # It was gone before.
+        sys.exit(1)
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
+    _die_with(int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

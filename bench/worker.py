@@ -42,7 +42,7 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.visit", ",".join(map(str, processors))],
+            [sys.executable, "-m", "bench.visit", ",".join(map(str, processors)), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -42,7 +42,7 @@ def test_each_request_has_its_answer(started: list[Worker]) -> None:
     assert {number for number, answer in found.items() if answer.warm is None} == {1, 3}
     assert "killed by SIGKILL" in found[1].error
     assert "unknown loader" in found[3].error
-    assert len(started) == 3
+    assert len(started) in (2, 3)  # The one that lives may do all that is left.
 
 
 def test_whoever_stops_listening_leaves_no_process_behind(started: list[Worker]) -> None:

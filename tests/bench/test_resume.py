@@ -1,0 +1,75 @@
+"""A run whose caller is killed, between sweeps and within one: what was measured stands, and the rest is measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.record import load_run
+from bench.schedule import RESUME, resume
+from tests.bench.test_schedule import Quiet
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bench.schedule import run
+from tests.bench.test_schedule import Quiet, known, options
+
+class Mortal(Quiet):
+    def done(self):
+        self.visits += 1
+        if self.visits == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run(options(Path(sys.argv[1]), sweeps=3), Mortal(), "test", planned=[known("null", name) for name in "abc"], reported=False)
+"""
+HANGING = """
+import sys
+from pathlib import Path
+from bench.schedule import run
+from tests.bench.test_schedule import Quiet, known, options
+
+run(options(Path(sys.argv[1])), Quiet(), "test", planned=[known("hang")], reported=False)
+"""
+
+
+def killed(program: str, folder: Path, *arguments: str) -> Path:
+    """Run a program that is killed; the folder of its run."""
+    done = subprocess.run([sys.executable, "-c", program, str(folder), *arguments], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    (run,) = [path.parent for path in folder.glob("*/run.json")]
+    return run
+
+
+@pytest.mark.parametrize(("visits", "kept"), [(3, 0), (4, 3), (8, 6)], ids=["in the first sweep", "between", "within"])
+def test_a_killed_run_goes_on(tmp_path: Path, visits: int, kept: int) -> None:
+    run = killed(KILLED, tmp_path, str(visits))
+    before = (run / "records.jsonl").read_bytes() if (run / "records.jsonl").exists() else b""
+    assert before.count(b"\n") == kept
+    assert not load_run(run).info.finished
+    done = load_run(resume(run, Quiet(), reported=False))
+    assert (run / "records.jsonl").read_bytes().startswith(before)
+    assert Counter((r.case.name, r.sweep) for r in done.records) == Counter((n, s) for n in "abc" for s in range(3))
+    assert done.info.finished
+    assert not (run / RESUME).exists()
+
+
+def test_a_killed_caller_leaves_no_worker_behind(tmp_path: Path) -> None:
+    caller = subprocess.Popen([sys.executable, "-c", HANGING, str(tmp_path)])
+    workers: list[psutil.Process] = []
+    while not workers:
+        assert caller.poll() is None
+        time.sleep(0.05)
+        workers = psutil.Process(caller.pid).children(recursive=True)
+    os.kill(caller.pid, signal.SIGKILL)
+    caller.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
