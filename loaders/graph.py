@@ -29,7 +29,7 @@ def permuted(positions: Tensor, count: int, seed: int, epoch: Tensor) -> Tensor:
     if count < 2:
         return positions
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64), tf.constant(count, tf.int64)])
-    return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=8)
+    return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=4)
 
 
 def decoder(info: DatasetInfo, spec: LoaderSpec) -> Callable[[Tensor], Tensor]:

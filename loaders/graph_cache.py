@@ -36,7 +36,8 @@ class GraphCache:
             with tf.control_dependencies([stored]):
                 return tf.identity(new), places
 
-        return tf.cond(tf.reduce_all(tf.gather(there, numbers) == 1), kept, made)
+        found, places = tf.cond(tf.reduce_all(tf.gather(there, numbers) == 1), kept, made)
+        return found, places
 
     def _keep(self, images: NDArray[np.uint8], numbers: NDArray[np.int64]) -> bool:
         self._images[numbers] = images

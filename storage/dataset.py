@@ -96,17 +96,20 @@ class StoredDataset:
         if len(self._shards) == 1:
             return self._random(0).read(indices)
         where = np.searchsorted(self._ends, indices, side="right")
-        images: list[bytes | NDArray[np.uint8]] = [b""] * len(indices)
         labels = np.empty(len(indices), np.int64)
+        files: list[bytes] = [b""] * len(indices)
+        pixels = None
         for number in np.unique(where):
             positions = np.flatnonzero(where == number)
             batch = self._random(int(number)).read(indices[positions] - self._start(int(number)))
             labels[positions] = batch.labels
-            for position, image in zip(positions, batch.images, strict=True):
-                images[position] = image
-        if self.info.payload == "raw":
-            return Batch(np.stack([np.asarray(image) for image in images]), labels)
-        return Batch([bytes(image) for image in images], labels)
+            if isinstance(batch.images, list):
+                for position, image in zip(positions, batch.images, strict=True):
+                    files[position] = bytes(image)
+            else:
+                pixels = np.empty((len(indices), *batch.images.shape[1:]), np.uint8) if pixels is None else pixels
+                pixels[positions] = batch.images
+        return Batch(files if pixels is None else pixels, labels)
 
     @property
     def supports_random_access(self) -> bool:

@@ -33,12 +33,29 @@ def check_offsets(offsets: NDArray[np.uint64], samples: int, length: int, where:
 
 def leads_out(blob: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> int | None:
     """The first text that is no relative path inside a folder: with a part that is empty, ``.`` or ``..``, or a zero; or None."""
-    slashes = np.flatnonzero(blob == ord("/"))
-    # A part runs from behind a slash, or a text's start, to the next slash or the text's end.
-    begins = np.sort(np.concatenate([slashes + 1, offsets[:-1].astype(np.int64)]))
-    ends = np.sort(np.concatenate([slashes, offsets[1:].astype(np.int64)]))
-    lengths = ends - begins
-    dots = np.cumsum(np.concatenate([[0], blob == ord(".")]))
-    wrong = (lengths <= 2) & (dots[ends] - dots[begins] == lengths)
-    at = np.concatenate([begins[wrong], np.flatnonzero(blob == 0)])
-    return int(np.searchsorted(offsets, at.min(), side="right")) - 1 if len(at) else None
+    cuts = offsets.astype(np.int64)
+    # One place more at either end, so that looking before the first and behind the last byte is no special case.
+    starts = np.zeros(len(blob) + 2, np.bool_)
+    starts[cuts] = True
+    slash = np.concatenate([blob == ord("/"), [False, False]])
+    slashes, dots = np.flatnonzero(slash), np.flatnonzero(blob == ord("."))
+
+    def begins(at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a part begins at these places."""
+        return np.asarray(starts[at] | slash[at - 1])
+
+    def ends(at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a part has its last byte at these places."""
+        return np.asarray(starts[at + 1] | slash[at + 1])
+
+    first = dots[begins(dots)]
+    two = first[(blob[np.minimum(first + 1, len(blob) - 1)] == ord(".")) & ~ends(first)]
+    wrong = (
+        slashes[begins(slashes) | starts[slashes + 1]],
+        first[ends(first)],
+        two[ends(two + 1)],
+        np.flatnonzero(blob == 0),
+        cuts[:-1][np.diff(cuts) == 0],
+    )
+    places = np.concatenate(wrong)
+    return int(np.searchsorted(cuts, places.min(), side="right")) - 1 if len(places) else None
