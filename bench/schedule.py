@@ -87,14 +87,14 @@ class Schedule:
         sweeps = self.options.sweeps or (MOST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
         try:
             alive = self._proven(self._meaningful())
-            durations: list[float] = []
+            a_visit_s = 0.0
             for sweep in range(sweeps):
                 todo = [case for case in alive if case.id not in self._out]
-                if not todo or not self._affordable(sweep, durations):
+                if not todo or not self._affordable(sweep, a_visit_s * len(todo)):
                     break
                 began = self.clock()
                 self._sweep(sweep, todo, sweeps)
-                durations.append(self.clock() - began)
+                a_visit_s = (self.clock() - began) / len(todo)
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
         finally:
@@ -238,12 +238,12 @@ class Schedule:
             self._shared.close()
             self._shared = None
 
-    def _affordable(self, sweep: int, durations: list[float]) -> bool:
-        """Whether a budget (if there is one) holds another sweep; the first few are measured whatever it says."""
+    def _affordable(self, sweep: int, takes_s: float) -> bool:
+        """Whether a budget (if there is one) holds a sweep that takes so long; the first few are measured whatever it says."""
         budget = self.options.budget_s
         if budget is None or sweep < LEAST_SWEEPS:
             return True
-        return self.clock() - self.started + durations[-1] <= budget
+        return self.clock() - self.started + takes_s <= budget
 
     def _race(self, sweep: int) -> None:
         for case_id, reason in beaten(self.records).items():

@@ -1,0 +1,98 @@
+"""Racing and budgets, over measurements that are made up: the same leader, in less time; and what a budget holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.case import Case
+from bench.compare import leader, rates
+from bench.record import Run, RunRecord, Skipped, load_run
+from bench.schedule import Schedule, run
+from tests.bench.synthetic import OWN_NOISE, SHARED_NOISE
+from tests.bench.test_schedule import Quiet, known, options, record
+
+VISIT_S = 2.0
+RATES = {"best": 3000.0, "close": 2940.0, "near": 2700.0, **{f"slow{n}": 400.0 + 150 * n for n in range(9)}}
+
+
+class Clock:
+    """Time that passes only while a case is measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Every visit takes ``VISIT_S`` and gives the case's rate under the sweep's weather."""
+    clock = Clock()
+
+    def visit(self: Schedule, case: Case, sweep: int) -> list[RunRecord]:
+        clock.now += VISIT_S
+        weather = np.random.default_rng(sweep + 1000 * self.info.seed).normal(0, SHARED_NOISE)
+        own = np.random.default_rng([self.info.seed, sweep, *case.name.encode()]).normal(0, OWN_NOISE)
+        return [record(case, sweep, RATES[case.name] * np.exp(weather + own))]
+
+    whole = Schedule.run
+
+    def on_this_clock(self: Schedule) -> None:
+        self.clock = clock
+        whole(self)
+
+    monkeypatch.setattr(Schedule, "_visit", visit)
+    monkeypatch.setattr(Schedule, "run", on_this_clock)
+    return clock
+
+
+def measured(folder: Path, **more: Any) -> Run:
+    return load_run(run(options(folder, **more), Quiet(), "test", planned=[known("null", n) for n in RATES], reported=False))
+
+
+def leading(done: Run) -> str:
+    return leader({case.name: rates(done.of(case.id)) for case in done.info.cases})
+
+
+def visits(done: Run) -> int:
+    return sum(not isinstance(one.outcome, Skipped) for one in done.records)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_racing_finds_the_same_leader_in_less_of_the_time(tmp_path: Path, clock: Clock, seed: int) -> None:
+    full = measured(tmp_path, sweeps=10, seed=seed)
+    took = clock.now
+    clock.now = 0.0
+    raced = measured(tmp_path, sweeps=10, budget_s=1e6, seed=seed)
+    assert leading(raced) == leading(full)
+    assert visits(full) == 10 * len(RATES)
+    assert clock.now <= 0.6 * took
+    dropped = {one.case.name for one in raced.records if isinstance(one.outcome, Skipped)}
+    assert {name for name in RATES if name.startswith("slow")} <= dropped
+    assert not dropped & {"best", "close"}
+    assert all(isinstance(one.outcome, Skipped) == ("racing" in str(one.outcome)) for one in raced.records)
+
+
+def test_the_time_saved_goes_to_those_that_are_left(tmp_path: Path, clock: Clock) -> None:
+    done = measured(tmp_path, sweeps=None, budget_s=VISIT_S * len(RATES) * 5)
+    assert clock.now <= VISIT_S * len(RATES) * 5
+    counts = {case.name: len(rates(done.of(case.id))) for case in done.info.cases}
+    assert counts["slow0"] == 3
+    assert counts["best"] > 5
+
+
+def test_no_budget_drops_nothing(tmp_path: Path, clock: Clock) -> None:
+    done = measured(tmp_path, sweeps=5)
+    assert visits(done) == 5 * len(RATES)
+    assert not any(isinstance(one.outcome, Skipped) for one in done.records)
+
+
+def test_a_budget_that_holds_no_more_ends_the_run_after_three_sweeps(tmp_path: Path, clock: Clock) -> None:
+    done = measured(tmp_path, sweeps=None, budget_s=VISIT_S * len(RATES) * 2)
+    assert {one.sweep for one in done.records if not isinstance(one.outcome, Skipped)} == {0, 1, 2}
+    assert done.info.finished
