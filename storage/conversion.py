@@ -25,7 +25,7 @@ from storage.files import beside
 from storage.origin import default_out, origin, source_name
 from storage.plan import PlannedShard, PlannedSplit, plan_splits
 from storage.recipe import Recipe, one_of
-from storage.shards import DiskFullError, Done, Job, Task, disk_is_full
+from storage.shards import SKIPPED, DiskFullError, Done, Job, Task, disk_is_full
 from storage.source import Source, check_source, scan
 from storage.workspace import Workspace, locked
 
@@ -158,7 +158,7 @@ def _convert(
     tasks = _tasks(source, splits, recipe, workspace)
     dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
     info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
-    _list_skipped(workspace.path / "skipped.csv", dones)
+    _list_skipped(workspace.path / SKIPPED, dones)
     workspace.commit(info.model_dump_json(indent=1))
     return info
 

@@ -11,7 +11,7 @@ import io
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import pixels
-from storage.base import Batch, Layout, Sample, ShardInfo
+from storage.base import Batch, DatasetInfo, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
 from storage.files import sync, sync_all
@@ -126,6 +126,20 @@ def _column(stored: zipfile.ZipFile, name: str, dtype: type[Scalar]) -> NDArray[
     if shape != column.shape or found != np.dtype(dtype):
         raise ValueError(f"{name} claims {found} {shape}, expected {np.dtype(dtype)} {column.shape}")
     return column
+
+
+def strays(root: Path, info: DatasetInfo) -> Iterator[str]:
+    """Files below a split that no index lists, a line each: who walks the folder would take them for samples."""
+    for split, stored in info.splits.items():
+        folders = [entry for entry in os.scandir(root / split) if entry.is_dir()] if (root / split).is_dir() else []
+        if sum(1 for folder in folders for _ in os.scandir(folder)) == stored.samples:
+            continue
+        listed: set[Path] = set()
+        for shard in stored.shards:
+            with suppress(DataError), DIRECTORY.open_shard(root / shard.file, shard) as reader:
+                listed.update(reader.path(index) for index in range(len(reader)))
+        found = (Path(entry.path) for folder in folders for entry in os.scandir(folder))
+        yield from (f"{path}: no index lists it, so it is not of this dataset" for path in found if path not in listed)
 
 
 class DirectoryShard:

@@ -63,6 +63,8 @@ class Recipe:
         options: dict[str, str | int | bool] = {}
         if self.compression != "none":
             options["compression"] = self.compression
+        if self.max_pixels != MAX_PIXELS:
+            options["max_pixels"] = self.max_pixels
         if self.max_side:
             options |= {"max_side": self.max_side, "quality": self.quality}
         return Layout(

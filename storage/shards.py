@@ -23,6 +23,8 @@ from storage.plan import PlannedShard
 from storage.source import SUFFIXES, Image, Images
 
 OnError: TypeAlias = Literal["stop", "skip"]
+SKIPPED = "skipped.csv"
+"""Beside ``dataset.json``: what was left out, and why."""
 _SAMPLES_A_TICK = 32
 
 
@@ -120,13 +122,13 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                 if job.on_error == "stop":
                     name = task.images.name(listing, row)
                     raise DataError(f"{name}: {error}. Mend or remove it, or give --on-error skip.") from error
-                skipped.append((shard.split, _printable(key), _printable(str(error))))
+                skipped.append((shard.split, printable(key), printable(str(error))))
                 continue
             media_types[kind] += 1
             yield Sample(key, label, image)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A file's name as text: bytes that are no UTF-8 are written out."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

@@ -23,6 +23,10 @@ def main(
     ] = None,
     sample: Annotated[str, typer.Option(help="Read this share of the samples only, and no digests: 1%.")] = "100%",
     seed: Annotated[int, typer.Option(help="Another seed draws another share.", min=0)] = 0,
+    untrusted: Annotated[
+        bool,
+        typer.Option("--untrusted", help="From a stranger: check structure first, believe no digest, read every sample."),
+    ] = False,
     workers: Annotated[int, typer.Option(help="0: one a processor.", min=0)] = 0,
 ) -> None:
     """Read a stored dataset and compare it with its checksums. Names every bad sample and missing shard; exit code 1 then."""
@@ -43,6 +47,7 @@ def main(
             share=share,
             seed=seed,
             against=against,
+            untrusted=untrusted,
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -114,6 +114,57 @@ def test_against_follows_split_and_max_side(source: Path, tmp_path: Path) -> Non
     assert verify(tmp_path / "out", against=tmp_path / "photos") == []
 
 
+def test_against_knows_what_was_skipped_and_what_limit_was_set(source: Path, tmp_path: Path) -> None:
+    import shutil
+
+    images = shutil.copytree(source, tmp_path / "photos")
+    (images / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (images / "cat" / "large.png").write_bytes(pixels.encode_png(np.zeros((40, 40, 3), np.uint8)))
+    info = storage.convert(images, to="tfrecord", out=tmp_path / "out", on_error="skip", max_pixels=300, workers=1)
+    assert (info.skipped_samples, info.options) == (2, {"max_pixels": 300})
+    assert verify(tmp_path / "out", against=images) == []
+    (images / "dog" / "new.png").write_bytes((source / "cat" / "2.png").read_bytes())
+    (fault,) = verify(tmp_path / "out", against=images)
+    assert fault.endswith("neither stored nor skipped, among: train/dog/new.png")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_digest_of_a_stranger_proves_nothing(name: str, source: Path, tmp_path: Path) -> None:
+    """A shard whose sample was changed, and the digest in the manifest with it."""
+    info = stored(source, name, tmp_path / "out")
+    image = (source / "cat" / "4.png").read_bytes()
+    (hit,) = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and image in p.read_bytes()]
+    hit.write_bytes(hit.read_bytes().replace(image, image[:-5] + bytes([image[-5] ^ 8]) + image[-4:]))
+    text = (tmp_path / "out" / "dataset.json").read_text()
+    for shard in info.splits["train"].shards:
+        text = text.replace(shard.digest, FORMATS[name].digest(tmp_path / "out" / shard.file, shard))
+    (tmp_path / "out" / "dataset.json").write_text(text)
+    assert verify(tmp_path / "out", workers=1) == []
+    (fault,) = verify(tmp_path / "out", untrusted=True, workers=1)
+    assert "cat/4.png" in fault
+
+
+def test_an_lmdb_of_a_stranger_is_checked_before_it_is_opened(source: Path, tmp_path: Path) -> None:
+    info = stored(source, "lmdb", tmp_path / "out")
+    shard = info.splits["train"].shards[0]
+    file = tmp_path / "out" / shard.file
+    pages = bytearray(file.read_bytes())
+    pages[4096 * 2 + 16 : 4096 * 2 + 24] = b"\xff" * 8  # where the entries of the first page behind the two heads are
+    file.write_bytes(pages)
+    manifest = tmp_path / "out" / "dataset.json"
+    manifest.write_text(manifest.read_text().replace(shard.digest, FORMATS["lmdb"].digest(file, shard)))
+    assert verify(tmp_path / "out", workers=1) == []
+    (fault,) = verify(tmp_path / "out", untrusted=True, against=source, workers=1)
+    assert "must not open it" in fault
+
+
+def test_a_stray_file_is_found(source: Path, tmp_path: Path) -> None:
+    stored(source, "directory", tmp_path / "out")
+    (tmp_path / "out" / "train" / "cat" / "stray.png").write_bytes(b"anything")
+    (fault,) = verify(tmp_path / "out")
+    assert fault.startswith(f"{tmp_path}/out/train/cat/stray.png: no index lists it")
+
+
 def test_the_command(source: Path, tmp_path: Path) -> None:
     info = stored(source, "lmdb", tmp_path / "out")
     command = [sys.executable, "-m", "storage.verify", str(tmp_path / "out")]

@@ -1,0 +1,146 @@
+"""A stored dataset compared with what it was made from: each sample with its image, and which images are missing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.base import DatasetInfo, Layout, layout_options
+from storage.dataset import open_dataset
+from storage.errors import DataError, UsageError
+from storage.key_index import KeyIndex
+from storage.media import MAX_PIXELS
+from storage.shards import SKIPPED, Job, printable, stored_image
+from storage.source import SourceSplit, scan
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One shard to be compared: what a worker process needs to know."""
+
+    root: Path
+    split: str
+    number: int
+    origin: Path
+    origin_split: str
+    source: SourceSplit
+    folder: Path
+    """Of the listing's key index, and of ``seen``: a byte a row of the listing, 1 once its image was found stored."""
+    job: Job
+
+
+def compare(root: Path, info: DatasetInfo, origin: Path, workers: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Compare every sample with the image that it was made from; then say which images of the source are not stored.
+
+    Gives bytes of the dataset that were looked at, and the faults found there, a line each.
+    """
+    with TemporaryDirectory(prefix="feedbench-against-") as name:
+        folder = Path(name)
+        source = scan(origin, folder / "listing")
+        if source.payload == "raw" and info.payload == "encoded":
+            raise UsageError(f"{origin} holds raw images: an encoded dataset cannot have been made from it")
+        if source.class_names != info.class_names:
+            yield 0, (f"{root}: has the classes {_few(info.class_names)}; {origin}: {_few(source.class_names)}",)
+            return
+        for split, listed in source.splits.items():
+            KeyIndex(listed.listing, folder / "index" / split)
+            np.zeros(len(listed), np.uint8).tofile(folder / "index" / split / "seen")
+        only = next(iter(source.splits)) if len(source.splits) == 1 else None
+        tasks = [
+            Comparison(root, split, number, origin, only or split, source.splits[only or split],
+                       folder / "index" / (only or split), _job(root, info))
+            for split, stored in info.splits.items() if (only or split) in source.splits
+            for number in range(len(stored.shards))
+        ]  # fmt: skip
+        for split in set(info.splits) - set(source.splits) if only is None else ():
+            yield 0, (f"{root}: has the split {split!r}, which {origin} has not",)
+        yield from _all(tasks, workers)
+        left = {split: np.fromfile(folder / "index" / split / "seen", np.uint8) == 0 for split in source.splits}
+        missing = sum(int(rows.sum()) for rows in left.values())
+        if missing > info.skipped_samples:
+            skipped = _skipped(root)
+            names = (
+                (split, printable(source.splits[split].listing.key(row)))
+                for split, rows in left.items()
+                for row in np.flatnonzero(rows).tolist()
+            )
+            named = ", ".join(islice((f"{split}/{key}" for split, key in names if key not in skipped), _NAMED))
+            count = missing - info.skipped_samples
+            yield 0, (f"{root}: {count} images of {origin} are neither stored nor skipped, among: {named}",)
+
+
+def _skipped(root: Path) -> set[str]:
+    """Keys that conversion left out, whatever their split."""
+    path = root / SKIPPED
+    if not path.is_file():
+        return set()
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row.get("file", "") for row in csv.DictReader(file)}
+
+
+def _job(root: Path, info: DatasetInfo) -> Job:
+    options = dict(info.options)
+    return Job(
+        info.format, root, "",
+        Layout(payload=info.payload, image_size=info.image_size, options=layout_options(options)),
+        info.resize or "bilinear", "stop", int(options.get("max_side", 0)), int(options.get("quality", 90)),
+        int(options.get("max_pixels", MAX_PIXELS)),
+    )  # fmt: skip
+
+
+def _all(tasks: list[Comparison], workers: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    if min(workers, len(tasks)) <= 1:
+        yield from map(compare_shard, tasks)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=min(workers, len(tasks)), backend="loky", return_as="generator_unordered", batch_size=1)
+    with closing(parallel(delayed(compare_shard)(task) for task in tasks)) as results:
+        yield from results
+
+
+def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:
+    """One shard's bytes, and its faults."""
+    listing = task.source.listing
+    index, seen = KeyIndex(listing, task.folder), np.memmap(task.folder / "seen", np.uint8, "r+")
+    faults: list[str] = []
+    with open_dataset(task.root, task.split) as dataset, task.source.images.open(listing) as read:
+        size = dataset.split_info.shards[task.number].bytes
+        try:
+            for sample in dataset.shard(task.number):
+                row = index.find(sample.key)
+                if row is None or seen[row]:
+                    how = "is stored twice" if row is not None else f"is not in {task.origin}"
+                    faults.append(f"{task.root}: {task.split}/{sample.key} {how}")
+                    continue
+                seen[row] = 1
+                try:
+                    _, image = stored_image(read(row), sample.key, task.job)
+                except DataError as error:
+                    faults.append(f"{task.origin}: {task.origin_split}/{sample.key}: {error}")
+                    continue
+                if int(listing.labels[row]) != sample.label:
+                    faults.append(f"{task.root}: {task.split}/{sample.key} has another label than in {task.origin}")
+                elif not np.array_equal(_bytes(image), _bytes(sample.image)):
+                    faults.append(f"{task.root}: {task.split}/{sample.key} differs from {task.origin}")
+        except DataError as error:
+            faults.append(str(error))
+    return size, tuple(faults)
+
+
+def _bytes(image: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
