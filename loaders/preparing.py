@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 class Scratch:
     """A thread's own memory: for a file of up to 4 MB, and an image of up to five megapixels. What is larger gets its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         self.content = memoryview(bytearray(4 << 20))
         self.pixels = np.empty(16 << 20, np.uint8)
+        self.small = np.empty((*size, 3), np.uint8)
 
 
 @dataclass
@@ -85,15 +85,15 @@ class Preparer:
         stage = STAGES.index(until)
         self._decodes, self._resizes = stage >= STAGES.index(Stage.DECODE), stage >= STAGES.index(Stage.RESIZE)
         self._finishes = spec.placement == "pipeline" and stage >= STAGES.index(Stage.AUGMENT)
+        self._whole = spec.placement == "model" and spec.dtype == "uint8"
+        """Resized, an image is as it is handed over."""
         self._cache = Cache(len(dataset), spec.image_size) if spec.cache else None
         self._local = threading.local()
         self._table = scale(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)[None], spec.scaling)
-        self._decode = partial(
-            pixels.decode_into,
-            fast=spec.decode == "fast",
-            scaled_to=spec.image_size if spec.jpeg_scale == "auto" else None,
+        self._decode = pixels.decoder(
+            fast=spec.decode == "fast", scaled_to=spec.image_size if spec.jpeg_scale == "auto" else None
         )
-        self._resize, self._cv2 = pixels.resize, cv2
+        self._resize, self._cv2 = pixels.resizer(spec.image_size, spec.resize), cv2
 
     def fill(self, work: Work, start: int, stop: int) -> None:
         """Samples ``start`` to ``stop`` of a batch. Where ``kept`` becomes False, a sample could not be read and was skipped.
@@ -103,7 +103,10 @@ class Preparer:
         if not self._encoded:
             self._gather(work, start, stop)
             return
-        scratch = self._scratch()
+        try:
+            scratch: Scratch = self._local.scratch
+        except AttributeError:
+            scratch = self._local.scratch = Scratch(self.spec.image_size)
         for place, index in enumerate(work.indices[start:stop].tolist(), start):
             if self._cache is not None and self._cached(self._cache, work, place, index):
                 continue
@@ -116,24 +119,24 @@ class Preparer:
 
     def _one(self, work: Work, place: int, index: int, scratch: Scratch) -> None:
         """Read, decode and resize one image, to its place."""
-        content, work.labels[place] = self._source.fetch(index, scratch.content)
+        content, label = self._source.fetch(index, scratch.content)
+        work.labels[place] = label
         if not self._decodes:
             return
         pixels = self._decode(content, scratch.pixels)
         if not self._resizes:
             return
-        out = work.images[place]
-        if out.dtype == np.uint8:
-            small = self._resize(pixels, self.spec.image_size, self.spec.resize, out)
+        if self._whole:
+            small = self._resize(pixels, work.images[place])
         else:
-            small = self._resize(pixels, self.spec.image_size, self.spec.resize)
+            small = self._resize(pixels, scratch.small)
             self._deliver(work, place, small)
         if self._cache is not None:
-            self._cache.put(index, small, int(work.labels[place]))
+            self._cache.put(index, small, label)
 
     def _gather(self, work: Work, start: int, stop: int) -> None:
         """Raw images, to their places."""
-        if work.images.dtype == np.uint8:
+        if self._whole:
             work.labels[start:stop] = self._source.gather(work.indices[start:stop], work.images[start:stop])
             return
         rows = np.empty((stop - start, *self.spec.image_size, 3), np.uint8)
@@ -155,13 +158,6 @@ class Preparer:
         except DataError:
             return error  # Its record cannot be read at all: the error says which that is.
         return DataError(f"{self.dataset.path}: {key} cannot be read: {error}")
-
-    def _scratch(self) -> Scratch:
-        try:
-            scratch: Scratch = self._local.scratch
-        except AttributeError:
-            scratch = self._local.scratch = Scratch()
-        return scratch
 
     def close(self) -> None:
         """Let go of what was mapped."""

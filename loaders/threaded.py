@@ -75,7 +75,9 @@ class Threads:
         self._task = min(options.task or (spec.batch_size if raw else -(-spec.batch_size // 4)), spec.batch_size)
         self._ahead = spec.prefetch + -(-spec.threads() * self._task // spec.batch_size)
         dtype = "float32" if spec.placement == "pipeline" else spec.dtype
-        self._memory = BatchMemory((spec.batch_size, *spec.image_size, 3), dtype, keep=self._ahead + 4)
+        keep = self._ahead + 4
+        self._images = BatchMemory((spec.batch_size, *spec.image_size, 3), dtype, keep)
+        self._labels = BatchMemory((spec.batch_size,), "int64", keep)
         self._workers = Workers(spec.threads(), "feedbench-threaded")
 
     def __len__(self) -> int:
@@ -100,8 +102,8 @@ class Threads:
             number,
             draws,
             chosen,
-            self._memory.take(count),
-            np.empty(count, np.int64),
+            self._images.take(count),
+            self._labels.take(count),
             np.ones(count, np.bool_),
             -(-count // self._task),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ __all__ = (
     "MEDIA_TYPES",
     "check",
     "decode",
-    "decode_into",
+    "decoder",
     "encode_png",
     "jpeg_divisor",
     "media_type",
     "resize",
+    "resizer",
     "shrink",
 )
 
@@ -67,33 +69,37 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise DataError(f"broken JPEG: {reason}") from reason
 
 
-def decode_into(
-    data: Any, scratch: NDArray[np.uint8], *, fast: bool = False, scaled_to: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
-    """``decode`` without an allocation, for an image that was checked when it was stored: a view of ``scratch`` (bytes), if
-    it is a JPEG that fits, else an array of its own. ``data`` is any buffer.
+def decoder(
+    *, fast: bool = False, scaled_to: tuple[int, int] | None = None
+) -> Callable[[Any, NDArray[np.uint8]], NDArray[np.uint8]]:
+    """``decode`` without an allocation, for many images that were checked when they were stored.
 
-    ``fast`` lets libjpeg use its fast DCT and plain upsampling; ``scaled_to`` (height, width) lets it decode at 1/2, 1/4 or 1/8, as
-    small as it can be without falling below that.
+    What is returned takes an encoded image (any buffer) and a scratch (uint8, flat), and gives a view of the scratch, if it is a
+    JPEG that fits; else an array of its own. ``fast`` lets libjpeg use its fast DCT and plain upsampling; ``scaled_to`` (height,
+    width) lets it decode at 1/2, 1/4 or 1/8, as small as it can be without falling below that.
     """
-    import simplejpeg
+    from simplejpeg import decode_jpeg, decode_jpeg_header
 
-    least: dict[str, int] = {}
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if scaled_to is not None:
-            divisor = jpeg_divisor((height, width), scaled_to)
-            height, width = -(-height // divisor), -(-width // divisor)
+    def decode_into(data: Any, scratch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            height, width, colours, _ = decode_jpeg_header(data)
+            divisor = 1 if scaled_to is None else jpeg_divisor((height, width), scaled_to)
             if divisor > 1:
-                least = {"min_height": height, "min_width": width, "min_factor": divisor}
-        if colours in ("CMYK", "YCCK") or height * width * 3 > scratch.nbytes:
-            return decode(bytes(data))
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", fastdct=fast, fastupsample=fast, buffer=scratch, **least
-        )
-    except ValueError:  # No JPEG, or a broken one.
+                height, width = -(-height // divisor), -(-width // divisor)
+            if height * width * 3 <= len(scratch) and colours not in _FOUR_COLOURS:
+                if divisor == 1:
+                    pixels: NDArray[np.uint8] = decode_jpeg(data, "RGB", fast, fast, buffer=scratch)
+                else:
+                    pixels = decode_jpeg(data, "RGB", fast, fast, height, width, divisor, scratch)
+                return pixels
+        except ValueError:  # no JPEG, or a broken one
+            pass
         return decode(bytes(data))
-    return pixels
+
+    return decode_into
+
+
+_FOUR_COLOURS = ("CMYK", "YCCK")
 
 
 def jpeg_divisor(size: tuple[int, int], target: tuple[int, int]) -> int:
@@ -102,20 +108,34 @@ def jpeg_divisor(size: tuple[int, int], target: tuple[int, int]) -> int:
     return next(divisor for divisor in (8, 4, 2, 1) if divisor <= max(1, room))
 
 
-def resize(
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    filter: Resize = "bilinear",
-    out: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:
-    """``image`` (height, width, 3) at ``size`` (height, width), uint8; in ``out``, if given.
+def resizer(
+    size: tuple[int, int], filter: Resize = "bilinear"
+) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+    """``resize`` without an allocation, for many images: takes an image and where its pixels go, and gives the latter."""
+    import cv2
+
+    linear, turned = cv2.INTER_LINEAR, size[::-1]
+
+    def copy(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        np.copyto(out, resize(image, size, filter))
+        return out
+
+    def bilinear(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.shape[:2] == size:
+            return copy(image, out)
+        cv2.resize(image, turned, out, 0, 0, linear)
+        return out
+
+    return bilinear if filter == "bilinear" else copy
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bilinear") -> NDArray[np.uint8]:
+    """``image`` (height, width, 3) at ``size`` (height, width), uint8.
 
     ``bilinear`` samples at half-pixel centres without antialiasing (OpenCV INTER_LINEAR, tf.image.resize); ``area`` averages the
     source pixels that a target pixel covers; ``nearest`` takes the one at its centre; ``antialias`` is bilinear with support
     that grows with the reduction (Pillow BILINEAR).
     """
-    if out is not None:
-        return _resize_into(image, size, filter, out)
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -135,18 +155,6 @@ def resize(
         shrunk = cv2.resize(image.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
         return np.asarray(np.rint(_grow(_grow(shrunk, height, 0), width, 1)).astype(np.uint8))
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _resize_into(
-    image: NDArray[np.uint8], size: tuple[int, int], filter: Resize, out: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    if filter == "bilinear" and image.shape[:2] != size:
-        import cv2
-
-        cv2.resize(image, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
-    else:
-        np.copyto(out, resize(image, size, filter))
-    return out
 
 
 def _grow(image: NDArray[Any], new: int, axis: int) -> NDArray[Any]:

@@ -55,8 +55,9 @@ class PlainSource:
 
     def fetch(self, index: int, scratch: memoryview) -> tuple[Content, int]:
         """The stored file of one image, and its label. It stays as it is until ``scratch`` is used again, or ``close``."""
-        number = bisect_right(self._firsts, index) - 1 if len(self._firsts) > 1 else 0
-        return self._shard(number).fetch(index - self._firsts[number], scratch)
+        number = bisect_right(self._firsts, index) - 1
+        shard = self._shards[number] or self._shard(number)
+        return shard.fetch(index - self._firsts[number], scratch)
 
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Raw images into ``out``, uint8 (n, height, width, 3); their labels, int64 (n,)."""
@@ -92,6 +93,8 @@ class _Mapped:
 
     def __init__(self, path: Path, starts: NDArray[np.int64], sizes: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         self._starts, self._sizes, self._labels = starts, sizes, labels
+        # One number at a time, a memoryview is three times as quick as an array.
+        self._start, self._size, self._label = starts.data, sizes.data, labels.data
         self._map: Content = b""
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size:
@@ -104,8 +107,8 @@ class _Mapped:
         self._rows = self._bytes[first : first + size * len(starts)].reshape(-1, size) if even else None
 
     def fetch(self, index: int, scratch: memoryview) -> tuple[Content, int]:  # noqa: ARG002
-        start = int(self._starts[index])
-        return self._map[start : start + int(self._sizes[index])], int(self._labels[index])
+        start = self._start[index]
+        return self._map[start : start + self._size[index]], self._label[index]
 
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         flat = out.reshape(len(out), -1)
@@ -125,14 +128,14 @@ class _Records:
     def __init__(self, reader: SupportsImagePlaces) -> None:
         count = len(reader)
         self._reader = reader
-        self._known = np.zeros(count, np.bool_)
+        self._known = bytearray(count)
         self._starts, self._sizes, self._labels = (np.zeros(count, np.int64) for _ in range(3))
         self._mapped = _Mapped(reader.path, self._starts, self._sizes, self._labels)
 
     def _learn(self, index: int) -> None:
         if not self._known[index]:
             self._starts[index], self._sizes[index], self._labels[index] = self._reader.image_place(index)
-            self._known[index] = True
+            self._known[index] = 1
 
     def fetch(self, index: int, scratch: memoryview) -> tuple[Content, int]:
         self._learn(index)
@@ -153,13 +156,14 @@ class _Files:
     """Files in folders."""
 
     def __init__(self, reader: SupportsFiles, labels: NDArray[np.int64]) -> None:
-        self._reader, self._labels = reader, labels
-        self._names, self._offsets = reader.packed_names()
+        self._reader = reader
+        names, offsets = reader.packed_names()
+        self._names, self._offsets, self._label = names.data, offsets.data, labels.data
         self._folder, self._suffix = os.fsencode(reader.folder), os.fsencode(reader.suffix)
 
     def fetch(self, index: int, scratch: memoryview) -> tuple[Content, int]:
-        name = self._names[int(self._offsets[index]) : int(self._offsets[index + 1])].tobytes()
-        path = self._folder + name + self._suffix
+        name = self._names[self._offsets[index] : self._offsets[index + 1]]
+        path = b"".join((self._folder, name, self._suffix))
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -171,7 +175,7 @@ class _Files:
                 os.close(handle)
         except OSError as error:
             raise DataError(f"{os.fsdecode(path)}: {error.strerror}") from error
-        return content, int(self._labels[index])
+        return content, self._label[index]
 
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         assert isinstance(self._reader, SupportsRandomAccess)

@@ -108,9 +108,9 @@ def test_compressed_hdf5_goes_through_its_library(pictures: Path, tmp_path: Path
 
 
 def test_a_view_decodes_like_the_bytes(pictures: Path, tmp_path: Path) -> None:
-    from storage.pixels import decode_into
+    from storage.pixels import decoder
 
     with open_dataset(stored(pictures, tmp_path, "lmdb", "encoded")) as dataset:
         content, _ = PlainSource(dataset).fetch(0, memoryview(b""))
         for scratch in (np.empty(1 << 20, np.uint8), np.empty(10, np.uint8)):
-            np.testing.assert_array_equal(decode_into(content, scratch), decode(bytes(content)))
+            np.testing.assert_array_equal(decoder()(content, scratch), decode(bytes(content)))
