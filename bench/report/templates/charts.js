@@ -122,6 +122,10 @@
         await window.vegaEmbed(place, fitted(panel, width), {
           ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },
         });
+        // To a screen reader a chart is one picture; its numbers are in the tables.
+        place.setAttribute("role", "img");
+        place.setAttribute("aria-label", [panel.title?.text ?? panel.title, spec.description].filter(Boolean).join(": "));
+        place.querySelector("svg").setAttribute("aria-hidden", "true");
       }
       figure.dataset.state = "drawn";
       figure.dataset.drawn = "";
