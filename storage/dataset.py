@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from itertools import islice
@@ -77,22 +77,36 @@ class StoredDataset:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def key(self, index: int) -> str:
-        """The key of one sample. Needs random access."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._random(number).key(index - self._start(number))
+        """The key of one sample. Needs random access. IndexError if there is no such sample."""
+        number, at = self._place(index)
+        return self._random(number).key(at)
 
     def sample(self, index: int) -> Sample:
-        """One sample. Where the format has no random access, shards are read forward from the last place."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        """One sample; where the format has no random access, found by a first walk over its shard. IndexError if there is none."""
+        number, at = self._place(index)
         reader = self.shard(number)
-        at = index - self._start(number)
         if not isinstance(reader, SupportsRandomAccess):
             return reader.at(at) if isinstance(reader, SupportsSeeking) else next(islice(reader, at, None))
         batch = reader.read(np.array([at]))
         return Sample(reader.key(at), int(batch.labels[0]), batch.images[0])
 
-    def read(self, indices: NDArray[np.int64]) -> Batch:
-        """The samples at ``indices``, in that order. Needs random access; several threads may call it."""
+    def _place(self, index: int) -> tuple[int, int]:
+        """A sample's shard, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: there is no sample {index}; {self.split} has {len(self)}, numbered from 0")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return number, index - self._start(number)
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
+        """The samples at ``indices``, in that order. Needs random access; several threads may call it.
+
+        Raises IndexError if there is no such sample, UsageError if the format is only read in order.
+        """
+        indices = np.asarray(indices, np.int64)
+        if not len(indices):
+            return Batch([] if self.info.image_size is None else np.empty((0, *self.info.image_size, 3), np.uint8), indices)
+        for end in (int(indices.min()), int(indices.max())):
+            self._place(end)
         if len(self._shards) == 1:
             return self._random(0).read(indices)
         where = np.searchsorted(self._ends, indices, side="right")

@@ -229,7 +229,8 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 
 def _inside(path: Path, root: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+    # os.path: a link that leads to itself is no error to it
+    return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _stored(root: Path, into: Path) -> Source:

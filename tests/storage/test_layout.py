@@ -14,7 +14,7 @@ import pytest
 
 import storage
 from storage import FORMATS, pixels
-from storage.base import PAYLOADS, Batch
+from storage.base import PAYLOADS
 from storage.dataset import read_info
 from tests.storage.made import CLASSES, photos
 
@@ -149,23 +149,3 @@ def test_tfrecord_has_the_fields_that_other_parsers_ask_for(home: Path) -> None:
         assert CLASSES[int(example["image/class/label"])] == example["image/class/text"].numpy().decode()
         count += 1
     assert count == 18
-
-
-@pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "tfrecord"])
-def test_several_threads_may_read(name: str, payload: str, home: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    with storage.open_dataset(home / "data" / "photos" / f"{name}-{payload}") as reader:
-        assert reader.info.format == name
-        orders = [np.random.default_rng(seed).permutation(len(reader)) for seed in range(16)]
-
-        def read(order: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
-            return reader.read(order)
-
-        with ThreadPoolExecutor(8) as pool:
-            batches = list(pool.map(read, orders))
-        expected = [sample.image for sample in reader]
-    for order, batch in zip(orders, batches, strict=True):
-        for index, image in zip(order.tolist(), batch.images, strict=True):
-            assert np.array_equal(image, expected[index])

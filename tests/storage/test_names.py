@@ -1,0 +1,110 @@
+"""Names as people have them: any script, any length, alike in two classes, no UTF-8, links. All come back, or are refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+import storage
+from storage import FORMATS
+from storage.base import PAYLOADS
+from storage.errors import DataError
+from storage.verification import verify
+from tests.storage.odd import picture, save
+
+JPEG = save(picture(), "JPEG")
+NAMES = [
+    "same.jpg", "spaces  in it .jpg", "ёж.JPG", "画像.jpeg", "صورة.jpg", "🌻.jpg", "a,b;\"c'.jpg", "tab\there.jpg", "new\nline.jpg",
+    "e\N{COMBINING ACUTE ACCENT}.jpg", "\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "..jpg", "%2e%2e.jpg", "x" * 251 + ".jpg",
+    "ж" * 125 + "y.jpg",
+]  # fmt: skip
+CLASSES = ["cat", "two words", "ж" * 127]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every name in every class; no two files are alike."""
+    root = tmp_path_factory.mktemp("names") / "photos"
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for number, file in enumerate(NAMES):
+            (root / name / file).write_bytes(JPEG + f"{name}{number}".encode())
+    assert max(len(os.fsencode(file)) for file in NAMES) == 255
+    (root / "cat" / ".hidden.jpg").write_bytes(JPEG)
+    return root
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_name_comes_back(name: str, payload: str, source: Path, tmp_path: Path) -> None:
+    listed = [name for name in NAMES if not name.startswith(".")]
+    info = storage.convert(source, to=name, payload=payload, image_size=8, out=tmp_path / "out", workers=1)
+    assert info.class_names == tuple(sorted(CLASSES))
+    with storage.open_dataset(tmp_path / "out") as reader:
+        found = {sample.key: sample for sample in reader}
+    assert set(found) == {f"{class_name}/{file}" for class_name in CLASSES for file in listed}
+    for key, sample in found.items():
+        assert info.class_names[sample.label] == key.split("/")[0]
+        assert payload == "raw" or sample.image == (source / key).read_bytes()
+    assert verify(tmp_path / "out", against=source, workers=1) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_bytes_that_are_no_utf_8_come_back_too(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "cat"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(JPEG)
+    (folder / os.fsdecode(b"broken \xe9.jpg")).write_bytes(b"no image")
+    info = storage.convert(tmp_path / "photos", to=name, out=tmp_path / "out", on_error="skip", workers=1)
+    assert (info.stored_samples, info.skipped_samples) == (1, 1)
+    with (tmp_path / "out" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["cat/broken \\xe9.jpg"]
+    storage.convert(tmp_path / "out", to="directory", out=tmp_path / "back", workers=1)
+    (file_,) = (tmp_path / "back" / "train" / "cat").iterdir()
+    assert os.fsencode(file_.name) == b"caf\xe9.jpg"
+    assert file_.read_bytes() == JPEG
+
+
+def test_a_class_has_to_be_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / os.fsdecode(b"caf\xe9")
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(JPEG)
+    with pytest.raises(DataError, match=r"caf\\xe9.*UTF-8.*Rename it"):
+        storage.convert(tmp_path / "photos", to="hdf5", out=tmp_path / "out", workers=1)
+
+
+def test_links_inside_the_root_are_followed(tmp_path: Path) -> None:
+    for place in ("photos/cat", "photos/dog"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").write_bytes(JPEG)
+    (tmp_path / "photos" / "dog" / "2.jpg").symlink_to("../cat/1.jpg")
+    (tmp_path / "photos" / "wolf").symlink_to("dog")
+    info = storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", workers=1)
+    assert (info.class_names, info.stored_samples) == (("cat", "dog", "wolf"), 3)
+    with storage.open_dataset(tmp_path / "out") as reader:
+        assert {bytes(sample.image) for sample in reader} == {JPEG}
+
+
+@pytest.mark.parametrize("link", ["cat/link.jpg", "link"])
+def test_links_out_of_the_root_are_refused(link: str, tmp_path: Path) -> None:
+    """A class that is silently left out would be worse than an error."""
+    for place in ("photos/cat", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").write_bytes(JPEG)
+    (tmp_path / "elsewhere" / "2.jpg").write_bytes(JPEG)
+    target = tmp_path / "elsewhere" if link == "link" else tmp_path / "elsewhere" / "2.jpg"
+    (tmp_path / "photos" / link).symlink_to(target)
+    with pytest.raises(DataError, match=f"{link} is a symbolic link out of .*photos"):
+        storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("points_to", ["nowhere", "loop.jpg"])
+def test_links_that_lead_nowhere_are_refused(points_to: str, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").write_bytes(JPEG)
+    (tmp_path / "photos" / "cat" / "loop.jpg").symlink_to(points_to)
+    with pytest.raises(DataError, match=r"loop\.jpg"):
+        storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", workers=1)
