@@ -30,6 +30,7 @@ def evaluator(transfer: Transfer, *, training: bool = False) -> Evaluate:
         return loss_of(labels, scores), count_correct(transfer, labels, scores)
 
     function = tf.function(batch, input_signature=specs, autograph=False)
+    function.get_concrete_function()  # Traced now, and not in the first evaluation.
 
     def evaluate(batches: Iterable[tuple[Any, Any]]) -> tuple[float, float]:
         before = [variable.numpy() for variable in network.non_trainable_variables] if training else []

@@ -6,7 +6,7 @@ and tracing MobileNetV2 takes seconds, so that cases share a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench import model
@@ -51,6 +51,10 @@ class TrainingStep:
         self._group = step.steps_per_execution
         self._kept: list[tuple[Any, Any]] = []
         self._one, self._many = _functions(transfer, self._group, self.jit_compile)
+        # Traced now, which takes seconds: it is no part of the first batch.
+        self._one.get_concrete_function()
+        if self._group > 1:
+            self._many.get_concrete_function()
 
     def __call__(self, images: Any, labels: Any) -> None:
         """Train on a batch, or keep it until its group is full."""
@@ -112,8 +116,8 @@ def _values(loss: tf.Tensor, correct: tf.Tensor) -> tuple[float, int]:
     return float(loss.numpy()), int(correct.numpy())
 
 
-def _functions(transfer: Transfer, group: int, jit_compile: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Functions of (images, labels) and of lists of them, giving (mean loss, correct answers).
+def _functions(transfer: Transfer, group: int, jit_compile: bool) -> tuple[Any, Any]:
+    """TensorFlow functions of (images, labels) and of lists of them, giving (mean loss, correct answers).
 
     The batch size is left open in the signature: a last short batch must not trace the step anew amid a measurement.
     """
