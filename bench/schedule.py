@@ -75,6 +75,8 @@ class Schedule:
     stored: dict[str, Stored]
     records: list[RunRecord] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
+    already_s: float = 0.0
+    """What was spent of the budget before: on converting."""
     started: float = 0.0
     _shared: Worker | None = None
     _pixels: dict[str, Pixels] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Schedule:
 
     def run(self) -> None:
         """Everything up to the last sweep. An interrupt leaves a run that can be resumed."""
-        self.started = self.clock()
+        self.started = self.clock() - self.already_s
         sweeps = self.options.sweeps or (MOST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
         try:
             alive = self._proven(self._meaningful())
@@ -275,6 +277,7 @@ def run(
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     chosen = planned if planned is not None else cases(options)
+    began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
     folder = _new_folder(options.results)
@@ -291,7 +294,7 @@ def run(
     )
     write_info(folder, info)
     (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
-    return _finish(Schedule(options, folder, watcher, info, stored), reported)
+    return _finish(Schedule(options, folder, watcher, info, stored, already_s=time.monotonic() - began), reported)
 
 
 def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
