@@ -1,0 +1,73 @@
+"""pytest-benchmark's table, JSON, saved runs and comparison hold the very samples that the records hold."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.compare import rates
+from bench.record import Run, load_run
+
+ROOT = Path(__file__).parent.parent.parent
+KNOWN = ["--loaders=known:2000", "--placements=model", "--step=none", "--image-size=8", "--sweeps=3", "--benchmark-only"]
+
+
+def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "bench/test_pipelines.py", "-p", "no:cacheprovider", *KNOWN,
+         f"--results={folder / 'results'}", f"--benchmark-storage=file://{folder / 'saved'}", *arguments],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one benchmark run was saved."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    done = benchmark(folder, f"--benchmark-json={folder / 'all.json'}", "--benchmark-save=first", "--benchmark-save-data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"test_pipeline\[memory-raw-known:2000-model\S*\].*\b3\b", done.stdout)
+    assert "known:2000" in done.stderr, "the run's own table and progress"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return load_run(folder / "results" / "latest")
+
+
+def samples(run: Run) -> list[float]:
+    """Seconds a batch, one a sweep."""
+    (case,) = run.info.cases
+    return [case.spec.batch_size / images_per_s for images_per_s in rates(run.of(case.id)).values()]
+
+
+def test_samples_are_seconds_a_batch_of_each_sweep(folder: Path, run: Run) -> None:
+    found = json.loads((folder / "all.json").read_text())
+    (one,) = found["benchmarks"]
+    assert one["stats"]["rounds"] == 3
+    assert one["stats"]["data"] == pytest.approx(samples(run), rel=1e-9)
+    assert one["extra_info"]["images_per_s"] == pytest.approx([32 / second for second in samples(run)])
+    assert one["extra_info"]["case"]["case"] == run.info.cases[0].id
+    assert one["group"] == "none"
+
+
+def test_what_is_saved_is_the_same_and_names_no_host(folder: Path, run: Run) -> None:
+    (saved,) = (folder / "saved").rglob("*_first.json")
+    assert json.loads(saved.read_text())["benchmarks"][0]["stats"]["data"] == pytest.approx(samples(run), rel=1e-9)
+    assert "node" not in json.loads(saved.read_text())["machine_info"]
+    if len(socket.gethostname()) > 3:
+        assert socket.gethostname() not in saved.read_text()
+
+
+def test_a_later_run_is_compared_with_it(folder: Path) -> None:
+    done = benchmark(folder, "--benchmark-compare=0001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"test_pipeline\[memory\S*\] \(NOW\)", done.stdout)
+    assert re.search(r"test_pipeline\[memory\S*\] \(0001_first\)", done.stdout)
