@@ -20,6 +20,8 @@ Tensor: TypeAlias = Any
 MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/bmp", "image/gif", "image/webp"})
 """What TensorFlow decodes as RGB. WebP with alpha or animation it refuses."""
 
+_GOLDEN = 0x9E3779B97F4A7C15
+
 TURN = 0.1
 """RandomRotation(0.1): a tenth of a turn, to either side."""
 
@@ -28,8 +30,10 @@ def permuted(positions: Tensor, count: int, seed: int, epoch: Tensor) -> Tensor:
     """The numbers (int64, (n,)) of the samples at ``positions`` in the order of an epoch: a permutation that is never stored."""
     if count < 2:
         return positions
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64), tf.constant(count, tf.int64)])
-    return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=4)
+    # Keys that are small numbers make unfair orders: what mixes them here is not the cipher's business.
+    streams = tf.constant([(seed * 4 + stream) * _GOLDEN % (1 << 64) for stream in (1, 2, 3)], tf.uint64)
+    key = _mix(tf.cast(epoch, tf.uint64) + streams)
+    return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=8)
 
 
 def decoder(info: DatasetInfo, spec: LoaderSpec) -> Callable[[Tensor], Tensor]:
@@ -137,13 +141,13 @@ def augment(images: Tensor, numbers: Tensor, epoch: Tensor, spec: LoaderSpec) ->
 def uniform(numbers: Tensor, epoch: Tensor, seed: int, stream: int) -> Tensor:
     """A float32 in [0, 1) for each sample number: SplitMix64 (Steele et al. 2014) of seed, epoch, stream and number."""
     key = tf.cast(epoch, tf.uint64) * tf.constant(0xD1342543DE82EF95, tf.uint64)
-    key += tf.constant((seed * 2 + stream) * 0x9E3779B97F4A7C15 % (1 << 64), tf.uint64)
+    key += tf.constant((seed * 4 + stream) * _GOLDEN % (1 << 64), tf.uint64)
     mixed = _mix(tf.cast(numbers, tf.uint64) + _mix(key))
     return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(40, tf.uint64)), tf.float32) / float(1 << 24)
 
 
 def _mix(value: Tensor) -> Tensor:
-    value += tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    value += tf.constant(_GOLDEN, tf.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(shift, tf.uint64)))
         value *= tf.constant(factor, tf.uint64)

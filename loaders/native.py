@@ -54,7 +54,8 @@ class Pipeline:
         if spec.shuffle:
             seed = tf.cast(graph.uniform(epoch, epoch, spec.seed, 2) * (1 << 24), tf.int64)
             samples = samples.shuffle(self._buffer, seed=seed, reshuffle_each_iteration=False)
-        batches = samples.batch(spec.batch_size, drop_remainder=spec.drop_remainder)
+        whole = spec.drop_remainder and spec.on_error == "stop"
+        batches = samples.batch(spec.batch_size, drop_remainder=whole)
         return batches.map(plain(lambda numbers, records: (epoch, numbers, records)))
 
     def parse(self, epoch: Tensor, numbers: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import tensorflow as tf
 
@@ -67,7 +66,9 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             one = tf.data.Dataset.from_tensors(0).map(plain(lambda _: self._counter.take()))
             batches = one.flat_map(plain(pipeline.records)).map(plain(pipeline.parse), **how)
         else:
-            numbers = tf.data.Dataset.range(self._length)
+            # Batches that lose samples are cut anew, so that only the very last may be short.
+            count = -(-len(self._stored) // spec.batch_size) if spec.on_error == "skip" else self._length
+            numbers = tf.data.Dataset.range(count)
             numbered = numbers.scan(tf.constant(-1, tf.int64), plain(self._counter.number))
             batches = numbered.map(plain(pipeline.batch), **how)
         if self._until == Stage.HAND_OVER:
@@ -128,8 +129,11 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def close(self) -> None:
         """Close the stored dataset."""
-        self._counter.close()
         self._stored.close()
+
+
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
+"""ResourceHandle::ANONYMOUS_NAME: such a resource is freed with the last reference to it, be it an iterator's."""
 
 
 class Counter:
@@ -140,7 +144,7 @@ class Counter:
 
     def __init__(self) -> None:
         with tf.init_scope(), tf.device("CPU:0"):
-            self._handle = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=uuid4().hex)
+            self._handle = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
         self.set(0)
 
     def set(self, value: int) -> None:
@@ -150,10 +154,6 @@ class Counter:
     def value(self) -> int:
         """The number of the next pass."""
         return int(tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64))
-
-    def close(self) -> None:
-        """Free the number; no pass can begin after this."""
-        tf.raw_ops.DestroyResourceOp(resource=self._handle, ignore_lookup_error=True)
 
     def take(self, unless: Any = False) -> Any:
         """In a graph: the number of this pass; the next is one more, ``unless`` this one has its number already."""
@@ -173,12 +173,15 @@ class Counter:
 
 def unreadable(dataset: StoredDataset, number: int) -> DataError:
     """What is wrong with a sample that TensorFlow could not read or decode."""
-    sample = dataset.sample(number)
+    try:
+        sample = dataset.sample(number)
+    except DataError as error:
+        return error
     reason = "TensorFlow cannot decode it"
     try:
         tf.io.decode_image(sample.image, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
-        reason = str(error.message).splitlines()[0]
+        reason = str(error.message).splitlines()[0].rpartition("}} ")[2]
     return DataError(f"{dataset.path}: {sample.key} cannot be read: {reason}")
 
 
@@ -197,6 +200,10 @@ class TfdataLoader:
         if info.payload == "raw" and info.image_size != spec.image_size:
             return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
         return None
+
+    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> tuple[str, ...]:
+        """TensorFlow computes the nearest pixel in single precision."""
+        return ("nearest at a tie",) if info.payload == "encoded" and spec.resize == "nearest" else ()
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> TfdataFeed:
         """The pipeline, built once for all epochs."""
