@@ -79,5 +79,5 @@ CHART = Chart(
     "Stored size against throughput",
     draw,
     "What speed costs in space: one point a case. The line is the Pareto front, the cases that none beats in both; where it is named, "
-    "the front turns. Dashed: what no pipeline here can beat.",
+    "the front turns. Dashed: limits, where only the unavoidable work was done.",
 )

@@ -69,5 +69,5 @@ CHART = Chart(
     "Throughput",
     draw,
     "Each case's rate in steady state: the line is the median over sweeps, the bar its 95% interval, and every circle one sweep. "
-    "Cases with two states show each epoch as a thin line. Dashed: what no pipeline here can beat.",
+    "Cases with two states show each epoch as a thin line. Dashed: limits, where only the unavoidable work was done.",
 )
