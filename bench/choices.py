@@ -12,7 +12,7 @@ from typing import Any
 from bench.case import Case
 from bench.compare import against, leader
 from bench.record import Run
-from bench.speeds import speeds, steps
+from bench.speeds import in_order, speeds, steps
 
 VERSION = 1
 
@@ -34,7 +34,9 @@ def choices(run: Run) -> dict[str, Any]:
 
 def decisive_step(run: Run) -> str | None:
     """The step that decides: a real one if the run has one, else the slowest emulated one, else loading alone."""
-    found = steps(run)
+    measured = in_order(case.step.step for case in speeds(run) if case.format != "memory")
+    # A run that was cut off decides by what it has, and one that measured nothing by what was planned.
+    found = measured or steps(run)
     real = [step for step in found if step != "none" and not step.startswith("emulated")]
     return next(iter([*real, *(step for step in found if step != "none"), *found]), None)
 

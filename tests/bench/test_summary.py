@@ -217,3 +217,11 @@ def test_one_sweep_bounds_nothing_and_the_verdict_says_so(tmp_path: Path) -> Non
     found = verdict(synthetic_run(tmp_path, cases=[one("hdf5"), one("directory", "image_data_generator")], sweeps=1))
     assert not found.change
     assert "(one sweep, so no interval)" in found.lines[0]
+
+
+def test_a_run_that_was_cut_off_decides_by_what_it_measured(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=[one("hdf5"), one("lmdb"), one("hdf5", step="feature_extraction")], sweeps=3)
+    records = [record for record in run.records if record.case.step.step == "none"]
+    found = verdict(replace(run, records=records))
+    assert found.step == "none"
+    assert found.best in (one("hdf5"), one("lmdb"))
