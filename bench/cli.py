@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -283,4 +284,5 @@ def train(
 
 def main() -> None:
     """Entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # What TensorFlow says about the machine is in the record.
     console.run(app, "feedbench")

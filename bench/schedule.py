@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -275,7 +274,6 @@ def run(
     options: RunOptions, watcher: Watcher, command: str, *, planned: list[Case] | None = None, reported: bool = True
 ) -> Path:
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     chosen = planned if planned is not None else cases(options)
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
