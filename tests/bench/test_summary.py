@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.case import Case, StepSpec
+from bench.choices import best
 from bench.claims import claims
 from bench.record import Run, Skipped, append_records, load_run
 from bench.report.csv import write_csv
@@ -18,6 +19,7 @@ from bench.report.digits import bounds, ratio, share, significant
 from bench.report.markdown import block, code, table, text
 from bench.report.summary import LIMIT_OF, MOST_ROWS, summary
 from bench.report.verdict import verdict
+from bench.speeds import speeds
 from tests.bench.synthetic import matrix, synthetic_run
 
 HOSTILE = "<script>alert(1)</script> | `rm` *x* [y](z) @all"
@@ -225,3 +227,16 @@ def test_a_run_that_was_cut_off_decides_by_what_it_measured(tmp_path: Path) -> N
     found = verdict(replace(run, records=records))
     assert found.step == "none"
     assert found.best in (one("hdf5"), one("lmdb"))
+
+
+def test_a_placement_is_no_disadvantage_where_loading_alone_was_measured_outside_the_model_only(tmp_path: Path) -> None:
+    inside = [
+        replace(case, spec=replace(case.spec, placement="model")) for case in (one("hdf5", step="feature_extraction"),)
+    ]
+    run = synthetic_run(
+        tmp_path, cases=[*inside, one("lmdb", step="feature_extraction"), one("hdf5"), one("lmdb", "from_generator")]
+    )
+    measured = speeds(run)
+    chosen, tied = best(measured, [case for case in measured if case.step.step == "feature_extraction"])
+    assert len(tied) == 2
+    assert chosen == inside[0]
