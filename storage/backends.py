@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,11 @@ from storage.shards import Task, write_shard
 
 BACKENDS = ("local", "dask")
 _SECONDS_A_TICK = 0.2
+_SECONDS_TO_CONNECT = 10
+_SECONDS_FOR_A_WORKER = 60
 
 
-def run(tasks: Sequence[Task], workers: int, backend: str, address: str | None) -> Iterator[int]:
+def run(tasks: Sequence[Task], workers: int, backend: str, address: str | None) -> Generator[int, None, None]:
     """Write all shards; gives each task's ``tick`` as it is done. ``workers`` counts for the local backend."""
     if not tasks:
         return
@@ -51,30 +54,41 @@ _DIED = (
 
 
 def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
+    """All tasks are handed over at once: a cluster that grows with what is asked of it sees what is asked."""
     try:
-        from distributed import Client, KilledWorker
-        from joblib import Parallel, delayed, parallel_config
+        from distributed import Client, KilledWorker, as_completed
     except ImportError as error:
         raise UsageError("--backend dask needs Dask: pip install 'feedbench[cluster]'") from error
     if address is None:
         raise UsageError("--backend dask needs --address, such as tcp://scheduler:8786")
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise DataError(f"no Dask scheduler answers at {address}: {error}") from error
-    try:
-        with client, parallel_config(backend="dask", client=client):
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
-            yield from _closing(parallel(delayed(write_shard)(task) for task in tasks))
-    except KilledWorker as error:
-        raise DataError(_DIED) from error
+    with client:
+        futures = client.map(write_shard, tasks, pure=False)
+        try:
+            client.wait_for_workers(1, timeout=_SECONDS_FOR_A_WORKER)
+            for future in as_completed(futures, loop=client.loop):
+                yield future.result()
+        except KilledWorker as error:
+            raise DataError(_DIED) from error
+        except TimeoutError as error:
+            raise DataError(f"the Dask scheduler at {address} has no workers") from error
+        except ModuleNotFoundError as error:
+            raise DataError(f"a worker of {address} lacks what writing needs: {error}. Install feedbench there.") from error
+        finally:
+            client.cancel(futures)
 
 
 def _closing(results: Any) -> Iterator[int]:
     try:
-        yield from results
+        for result in results:  # noqa: UP028  # "yield from" would close it by itself, outside what follows
+            yield result
     finally:
-        results.close()
+        with warnings.catch_warnings():  # joblib warns of what was not needed after all
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
 
 
 def _follow_the_parent(parent: int) -> None:

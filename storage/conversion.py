@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ def convert(
     check_source(root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
     target = target.resolve() if target.is_symlink() else target
+    if backend == "dask":  # its workers are in folders of their own
+        root, target = root.absolute(), target.absolute()
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
         raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
     with locked(target) as workspace:
@@ -209,8 +212,9 @@ def _write_all(
         raise DataError(_full(workspace, needed, free))
     none = [0] * len(tasks)
     try:
-        with ticking(workspace.path / workspace.token, len(tasks), report if progress else None):
-            for tick in run(left, workers or len(os.sched_getaffinity(0)), backend, address):
+        writing = run(left, workers or len(os.sched_getaffinity(0)), backend, address)
+        with ticking(workspace.path / workspace.token, len(tasks), report if progress else None), closing(writing):
+            for tick in writing:
                 finished.add(tick)
                 report(none)
     except DiskFullError as error:
