@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import storage
+from bench.tiny import tiny
 from storage import FORMATS, demo
 from storage.verification import verify
 
@@ -40,22 +41,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         original = drawn[number % len(drawn)]
         shutil.copyfile(original, original.with_name(f"{original.stem}-{number:07d}.jpg"))
     os.sync()
-    warm = _tiny(root.parent / "warm", 200)
+    warm = tiny(root.parent / "warm", 200)
     storage.convert(warm, to="lmdb", out=root.parent / "warmed", shard_bytes=20000)
-    return root
-
-
-def _tiny(root: Path, count: int) -> Path:
-    """``count`` JPEG files of a few hundred bytes."""
-    import cv2
-    import numpy as np
-
-    data = cv2.imencode(".jpg", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
-    for number in range(count):
-        folder = root / f"class-{number % 10}"
-        if number < 10:
-            folder.mkdir(parents=True)
-        (folder / f"{number:07d}.jpg").write_bytes(data)
     return root
 
 
@@ -180,13 +167,13 @@ def test_memory_and_opening_by_size(name: str, tmp_path: Path, benchmark: Any) -
     seconds: list[float] = []
     out = tmp_path / "out"
     for count in TINY:
-        source = _tiny(tmp_path / f"tiny-{count}", count)
+        source = tiny(tmp_path / f"tiny-{count}", count)
         shutil.rmtree(out, ignore_errors=True)
         peak, took = _run(_CONVERT, source, name, out)
         peaks.append(peak)
         seconds.append(took / count)
     small = tmp_path / "small"
-    storage.convert(_tiny(tmp_path / "few", 10), to=name, out=small, workers=1)
+    storage.convert(tiny(tmp_path / "few", 10), to=name, out=small, workers=1)
     opened_s, bytes_a_sample = benchmark.pedantic(_run, (_OPEN, out, small), rounds=1)
     started = time.perf_counter()
     if name == "directory":

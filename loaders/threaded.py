@@ -222,6 +222,7 @@ class ThreadedLoader:
 
     name = "threaded"
     stages = STAGES
+    options = Options
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:
         """Raw images of another size; skipping in a PyDataset, which says beforehand how many batches there are."""
