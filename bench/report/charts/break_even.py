@@ -26,7 +26,7 @@ def _panel(words: str, part: DataFrame) -> Any:
         said=[_said(row) for row in part.to_dict("records")],
     ).sort_values("epochs", kind="stable")
     ends = [end for name in ("epochs", "epochs_high") for end in part[name] if isfinite(end)]
-    most = max([*ends, 1e-3])
+    most = max(ends) or 1.0 if ends else 1.0
     part["shown"] = part["epochs"].clip(upper=most * 1.1)
     part["shown_high"] = part["epochs_high"].clip(upper=most * 1.1)
     part["end"] = part[["shown", "shown_high"]].max(axis=1)
