@@ -103,6 +103,9 @@ def test_table_and_files(tmp_path: Path) -> None:
     assert list(found["ms_a_batch"]) == pytest.approx([3, 6, 9, 12, 15])
     assert list(found["ms_a_batch_relative"]) == pytest.approx([1, 2, 3, 4, 5])
     assert found["multiply_adds_relative"][2] == pytest.approx(1 / 9)
+    # Within rounds: 1, 3 and 1 times the standard one; the ratio of medians would be 1.5.
+    uneven = taken | {"standard": [1.0, 2.0, 3.0], "1x1": [1.0, 6.0, 3.0]}
+    assert table(SHAPE, uneven)["ms_a_batch_relative"][2] == 1
     csv, svg, png = save(SHAPE, taken, tmp_path)
     assert list(pd.read_csv(csv)["parameters"]) == list(found["parameters"])
     assert all(text in svg.read_text() for text in ("depthwise separable", "multiply-adds an image", "time a batch, ms"))
