@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.case import StepSpec
 from bench.model import application, build, image_size_of, is_own, load, prepare
-from bench.quiet import import_tensorflow
+from bench.quiet import load_tensorflow
 from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show(
     say: Callable[[str], None],
 ) -> None:
     """Print the summary and draw the model; without Graphviz say how to get it, and fail only if ``plot`` was asked for."""
-    import_tensorflow()
+    load_tensorflow()
     network = _model(name, image_size, top=top, classes=classes)
     network.summary(print_fn=say, line_length=100)
     size = "x".join(str(side or "any") for side in network.input_shape[1:3])

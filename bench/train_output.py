@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.both_ways import BothWays
 from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
-from bench.quiet import import_tensorflow
+from bench.quiet import load_tensorflow
 from bench.train import Training, train
 from storage.errors import UsageError
 
@@ -103,7 +103,7 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
     """Train with a line an epoch, and say where everything is and how to go on if it is interrupted. Returns the exit code."""
     console = console or Console()
     screen = Screen(console, training.results)
-    import_tensorflow()
+    load_tensorflow()
     try:
         rows = train(training, screen)
     except KeyboardInterrupt:

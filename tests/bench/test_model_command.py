@@ -152,11 +152,13 @@ def test_ctrl_c_says_how_to_go_on(own: Path, stored: Path, tmp_path: Path, monke
 
 
 def test_tensorflow_says_nothing_while_it_is_imported() -> None:
-    code = "from bench.quiet import import_tensorflow; import_tensorflow(); import tensorflow as tf; print(int(tf.constant(2) + 1))"
+    code = (
+        "from bench.quiet import load_tensorflow; load_tensorflow(); import tensorflow as tf; print(int(tf.constant(2) + 1))"
+    )
     bare = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare)
     assert (done.stdout, done.stderr) == ("3\n", "")
-    broken = "import sys; sys.modules['keras'] = None\nfrom bench.quiet import import_tensorflow; import_tensorflow()"
+    broken = "import sys; sys.modules['keras.src'] = None\nfrom bench.quiet import load_tensorflow; load_tensorflow()"
     failed = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False, env=bare)
     assert failed.returncode == 1
     assert "ModuleNotFoundError" in failed.stderr
