@@ -7,19 +7,24 @@ from pathlib import Path
 from pandas import DataFrame
 
 from bench.record import Run
+from bench.report.files import put
 from bench.report.table import results_table, sweeps_table
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_csv(run: Run, folder: Path | None = None) -> tuple[Path, Path]:
-    """Write both files into ``folder`` (the run's own, unless named) and return their paths."""
+def write_csv(
+    run: Run, folder: Path | None = None, *, results: DataFrame | None = None, sweeps: DataFrame | None = None
+) -> tuple[Path, Path]:
+    """Write both files into ``folder`` (the run's own, unless named) and return their paths.
+
+    ``results`` and ``sweeps`` are the run's tables, if somebody has them already.
+    """
     folder = folder or run.path
     written = (folder / "results.csv", folder / "sweeps.csv")
-    for path, table in zip(written, (results_table(run), sweeps_table(run)), strict=True):
-        beside = path.with_name(path.name + ".partial")
-        harmless(table).to_csv(beside, index=False, lineterminator="\n")
-        beside.replace(path)
+    tables = (results_table(run) if results is None else results, sweeps_table(run) if sweeps is None else sweeps)
+    for path, table in zip(written, tables, strict=True):
+        put(path, harmless(table).to_csv(index=False, lineterminator="\n"))
     return written
 
 

@@ -24,7 +24,7 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     run = load_run(folder)
     shown = tables(run, today)
     said = summary(run, shown, today)
-    write_csv(run)
+    write_csv(run, results=shown.results, sweeps=shown.sweeps)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
     put(folder / "summary.md", said)
     write_charts(shown, folder / "charts")

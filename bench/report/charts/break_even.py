@@ -50,7 +50,7 @@ def _panel(words: str, part: DataFrame) -> Any:
     )
     x = alt.X("shown:Q", title="epochs until the conversion has paid for itself", scale=scale, axis=number_axis())
     layers = [
-        base.mark_rule(strokeWidth=5, opacity=0.35).encode(
+        base.mark_rule(strokeWidth=5, strokeOpacity=0.35).encode(
             x=alt.X("epochs_low:Q", scale=scale), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),

@@ -59,7 +59,7 @@ def _panel(words: str, part: DataFrame) -> Any:
     )
     layers = [
         base.mark_line(color=LIMIT, strokeWidth=1.2).encode(x=x, y=y, detail="label:N"),
-        base.mark_rule(strokeWidth=5, opacity=0.35, clip=True).encode(
+        base.mark_rule(strokeWidth=5, strokeOpacity=0.35).encode(
             x=alt.X("images_per_s_low:Q", scale=scale), x2="images_per_s_high:Q", y=y, color=color, tooltip=tooltip
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip),

@@ -57,7 +57,7 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
         bounds.mark_rule(color=LIMIT, strokeDash=[4, 3]).encode(y=y),
         bounds.mark_text(align="left", dx=4, dy=-6, fontSize=11, color=LIMIT).encode(x=alt.value(0), y=y, text="label:N"),
         alt.Chart(values(part, ["case", "loader", "stored", "stored_mb", "images_per_s"]))
-        .mark_point(size=70, filled=False, strokeWidth=1.8)
+        .mark_point(size=70, filled=False, strokeWidth=1.8, opacity=1)
         .encode(
             x=x,
             y=y,

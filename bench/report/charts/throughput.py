@@ -42,16 +42,16 @@ def _panel(words: str, part: DataFrame, tables: Tables) -> Any:
     limits = part[part["format"] == "memory"]
     layers = [
         alt.Chart(values(limits, ["label", "images_per_s"])).mark_rule(color=LIMIT, strokeDash=[4, 3]).encode(x=x),
-        cases.mark_rule(strokeWidth=5, opacity=0.35, clip=True).encode(
+        cases.mark_rule(strokeWidth=5, strokeOpacity=0.35).encode(
             x=alt.X("images_per_s_low:Q", scale=scale), x2="images_per_s_high:Q", y=y, color=colour, tooltip=TOOLTIP
         ),
         alt.Chart(values(epochs, ["label", "sweep", "epoch", "images_per_s"]))
-        .mark_tick(height=15, thickness=1, opacity=0.7, color=LIMIT, clip=True)
+        .mark_tick(height=15, thickness=1, opacity=1, color=LIMIT)
         .encode(x=x, y=y, tooltip=["sweep:Q", "epoch:Q", alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r")]),
         alt.Chart(values(sweeps, ["label", "format", "sweep", "images_per_s"]))
-        .mark_point(size=22, strokeWidth=1.1, opacity=0.9, clip=True)
+        .mark_point(size=22, strokeWidth=1.1, opacity=1)
         .encode(x=x, y=y, color=colour, tooltip=["sweep:Q", alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r")]),
-        cases.mark_tick(height=13, thickness=2.5, clip=True).encode(x=x, y=y, color=colour, tooltip=TOOLTIP),
+        cases.mark_tick(height=13, thickness=2.5, opacity=1).encode(x=x, y=y, color=colour, tooltip=TOOLTIP),
     ]
     return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
 

@@ -37,7 +37,7 @@ def _curves(curve: DataFrame, scale: alt.Scale) -> Any:
     )  # fmt: skip
     lines = (
         alt.Chart(values(curve, ["case", "loader", "payload", "accelerator_images_per_s", "accelerator_utilisation"]))
-        .mark_line(strokeWidth=1.5, opacity=0.85)
+        .mark_line(strokeWidth=1.5)
         .encode(
             x=x,
             y=y,
