@@ -13,6 +13,7 @@ from rich.text import Text
 from bench.model import application, image_size_of, is_own
 from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds, size
 from bench.progress import Bar
+from bench.quiet import load_tensorflow
 from bench.record import Run, load_run
 from bench.run_table import run_table
 from bench.schedule import resume, run
@@ -43,6 +44,7 @@ def options_of(given: dict[str, Any]) -> RunOptions:
     out["vary"], out["files"] = files_by_name(varied)
     for name in (value for one in out["vary"] if one.name == "model" for value in one.values):
         if not is_own(str(name)):
+            load_tensorflow()
             application(str(name))  # Said now, in one line, and not by every case.
     wanted = {image_size_of(str(path)) for path in out["files"]} - {None}
     if "image_size" not in out and len(wanted) == 1:

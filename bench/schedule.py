@@ -18,6 +18,7 @@ from bench.case import Case
 from bench.datasets import facts, prepare
 from bench.matrix import Stored, cases, dataset_of, skip_reason
 from bench.options import RunOptions, processors
+from bench.quiet import load_tensorflow
 from bench.racing import LEAST_SWEEPS, beaten
 from bench.record import (
     Failed,
@@ -104,6 +105,8 @@ class Schedule:
         write_info(self.folder, self.info)
 
     def _meaningful(self) -> list[Case]:
+        if any(case.format != "memory" for case in self.info.cases):
+            load_tensorflow()
         reasons = {case.id: skip_reason(case, self.stored) for case in self.info.cases}
         known = {record.case.id for record in self.records}
         self._keep(

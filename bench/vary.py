@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args, get_origin, get_type
 from pydantic import TypeAdapter, ValidationError
 
 from bench.case import StepSpec
+from bench.quiet import load_tensorflow
 from loaders import LOADERS
 from loaders.base import HasOptions, LoaderSpec, Option, own_options
 from storage.errors import DataError, UsageError
@@ -109,6 +110,7 @@ def _variation(name: str, parts: tuple[str, ...], loaders: Sequence[str]) -> Var
             for value in values:
                 owner(**{name: value})  # It checks itself.
             return Variation(name, values, of)
+    load_tensorflow()
     offering = [loader for loader in loaders if name in own_options(LOADERS[loader])]
     if not offering:
         own = [option for loader in loaders for option in own_options(LOADERS[loader])]
