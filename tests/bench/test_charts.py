@@ -165,6 +165,25 @@ def test_limits_are_drawn_as_lines(shown: Tables) -> None:
         assert at == {rates[case] for case in rates.index if "limit:" in case}, name
 
 
+def test_what_emulated_accelerators_showed_is_held_against_the_curves(tmp_path: Path) -> None:
+    cases = [
+        Case(format="hdf5", payload="encoded", loader="tfdata", step=StepSpec(step=step))
+        for step in ("none", "emulated:90000")
+    ]
+    shown = tables(synthetic_run(tmp_path, cases=cases, sweeps=2))
+    (point,) = [
+        row for rows in spec("utilisation", shown)["datasets"].values() for row in rows if row.get("case") == cases[1].id
+    ]
+    measured = shown.results.set_index("case")["accelerator_utilisation"][cases[1].id]
+    assert (point["accelerator_images_per_s"], point["accelerator_utilisation"]) == (90_000, measured)
+    scales = [
+        encoding["x"]["scale"]["domain"]
+        for encoding in encodings(spec("utilisation", shown))
+        if "scale" in encoding.get("x", {})
+    ]
+    assert all(high >= 90_000 for _, high in scales), "clamped to an edge, a point would lie"
+
+
 def test_the_front_is_what_none_beats_in_both() -> None:
     cases = pd.DataFrame(
         [

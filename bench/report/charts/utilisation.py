@@ -24,39 +24,58 @@ def draw(tables: Tables) -> Any:
     for table in (curve, knees):
         table["label"] = table["case"].map(tables.labels)
     knees = knees.sort_values("knee_images_per_s", ascending=False, kind="stable")
-    speeds = curve["accelerator_images_per_s"]
-    scale = alt.Scale(type="log", domain=[float(speeds.min()), float(speeds.max())], nice=False, clamp=True)
-    return stacked([_curves(curve, scale), _knees(knees, scale)])
+    emulated = _emulated(tables)
+    speeds = [*curve["accelerator_images_per_s"], *emulated["accelerator_images_per_s"]]
+    scale = alt.Scale(type="log", domain=[min(speeds), max(speeds)], nice=False, clamp=True)
+    return stacked([_curves(curve, emulated, scale), _knees(knees, scale)])
 
 
-def _curves(curve: DataFrame, scale: alt.Scale) -> Any:
+def _emulated(tables: Tables) -> DataFrame:
+    """What was measured with emulated accelerators, to hold against the curves."""
+    results = tables.results
+    found = results[
+        results["step"].str.startswith("emulated:")
+        & results["accelerator_utilisation"].notna()
+        & (results["format"] != "memory")
+    ]
+    return found.assign(accelerator_images_per_s=found["step"].str.removeprefix("emulated:").astype(float))
+
+
+def _curves(curve: DataFrame, emulated: DataFrame, scale: alt.Scale) -> Any:
     x = alt.X("accelerator_images_per_s:Q", title="accelerator's speed, images/s", scale=scale, axis=number_axis(scale))
     y = alt.Y(
         "accelerator_utilisation:Q", title="AU: share of the time that it computes", scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format="%"),
     )  # fmt: skip
+    columns = ["case", "loader", "payload", "accelerator_images_per_s", "accelerator_utilisation"]
+    names = [*curve["loader"], *emulated["loader"]]
+    color = alt.Color("loader:N", title="loader", scale=colours(names, LOADERS))
+    shape = alt.Shape("loader:N", title="loader", scale=shapes(names, LOADERS))
+    tooltip = [
+        alt.Tooltip("case:N"),
+        alt.Tooltip("accelerator_images_per_s:Q", title="accelerator, images/s", format=",.3r"),
+        alt.Tooltip("accelerator_utilisation:Q", title="AU", format=".1%"),
+    ]
     lines = (
-        alt.Chart(values(curve, ["case", "loader", "payload", "accelerator_images_per_s", "accelerator_utilisation"]))
+        alt.Chart(values(curve, columns))
         .mark_line(strokeWidth=1.5)
         .encode(
             x=x,
             y=y,
             detail="case:N",
-            color=alt.Color("loader:N", title="loader", scale=colours(curve["loader"], LOADERS)),
+            color=color,
             strokeDash=alt.StrokeDash(
                 "payload:N", title="payload", scale=alt.Scale(domain=["encoded", "raw"], range=[[1, 0], [5, 3]])
             ),
-            tooltip=[
-                alt.Tooltip("case:N"),
-                alt.Tooltip("accelerator_images_per_s:Q", title="accelerator, images/s", format=",.3r"),
-                alt.Tooltip("accelerator_utilisation:Q", title="AU", format=".1%"),
-            ],
+            tooltip=tooltip,
         )
     )
     mark = (
         alt.Chart(DataFrame({"au": [PASS_AU]})).mark_rule(strokeDash=[4, 3], color=LIMIT).encode(y=alt.Y("au:Q", title=""))
     )
-    return alt.layer(lines, mark).properties(width=WIDTH, height=HEIGHT, title="utilisation, each case")
+    points = alt.Chart(values(emulated, columns)).mark_point(size=50, opacity=1, strokeWidth=1.5)
+    layers = [lines, mark, points.encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)]
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title="utilisation, each case")
 
 
 def _knees(knees: DataFrame, scale: alt.Scale) -> Any:
@@ -85,6 +104,7 @@ CHART = Chart(
     "utilisation",
     "Accelerators that you don't have",
     draw,
-    "Computed from loading alone: the share of an epoch in which an accelerator of that speed would compute and not wait. The knee "
-    "is the fastest accelerator that stays busy for 90% of the time, MLPerf Storage's pass mark: beyond it, the pipeline starves it.",
+    "Computed from loading alone: the share of an epoch in which an accelerator of that speed would compute and not wait; as points, "
+    "what emulated accelerators showed in steady state. The knee is the fastest accelerator that stays busy for 90% of the "
+    "time, MLPerf Storage's pass mark: beyond it, the pipeline starves it.",
 )
