@@ -24,6 +24,7 @@ def tensor_of(array: NDArray[Any]) -> tf.Tensor:
 
     ``tf.convert_to_tensor`` always copies: 1.6 ms for 32 images of 160 × 160, where this takes 4 µs.
     """
+    array = np.asarray(array)  # some libraries hand over their own tensors
     if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous or not array.size or not array.flags.writeable:
         return tf.convert_to_tensor(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
