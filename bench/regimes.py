@@ -100,7 +100,7 @@ def _open(
         reasons = {path: LOADERS[name].unsupported(read_info(path), spec) for path in stored}
         path = next((path for path, reason in reasons.items() if reason is None), None)
         if path is None:
-            say(f"{name} is left out: {next(iter(reasons.values()))}")
+            say(f"{name} is left out: {list(reasons.values())[-1]}")
             continue
         feed = stack.enter_context(closing(LOADERS[name].build(open_dataset(path, "train"), spec)))
         feeds[name] = path, feed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -189,6 +190,20 @@ def test_the_exported_model_predicts_what_the_pipeline_did(training: Training) -
     np.testing.assert_allclose(served, tf.nn.softmax(scores).numpy(), atol=1e-5)
     assert served.shape == (len(raw), len(names))
     assert np.ptp(served, axis=0).max() > 1e-3
+
+
+def test_the_documented_example_reads_an_export(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
+    folder = training.results.parent / "results" / "photos"
+    spec = replace(training.spec, placement="model", augment=False)
+    train(replace(training, results=folder, spec=spec, epochs=1, fine_tune_epochs=0, export=True), Silent())
+    monkeypatch.chdir(training.results.parent)
+    names: dict[str, Any] = {}
+    exec(compile(example.replace("160, 160", "32, 32"), "training.md", "exec"), names)
+    assert names["probabilities"].shape == (1, 5)
+    assert names["probabilities"].sum() == pytest.approx(1)
+    assert names["names"] == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 
 def test_both_ways_ends_with_the_training_images_seen_twice(training: Training) -> None:
