@@ -197,9 +197,9 @@ def parse(serialized: tf.Tensor, image_size: tuple[int, int] | None) -> tuple[tf
 
 def _sound_heads(heads: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether each record's length, 8 bytes, has the checksum behind it: uint8 (n, 12) in, bool (n,) out."""
-    table = np.arange(256, dtype=np.uint32)
+    table: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = (table >> 1) ^ np.where(table & 1, np.uint32(0x82F63B78), np.uint32(0))
+        table = (table >> np.uint32(1)) ^ (table & np.uint32(1)) * np.uint32(0x82F63B78)
     crc = np.full(len(heads), 0xFFFFFFFF, np.uint32)
     for column in range(8):
         crc = table[(crc ^ heads[:, column]) & 0xFF] ^ (crc >> 8)
