@@ -8,7 +8,7 @@ from math import exp, log, sqrt
 from statistics import fmean, median, stdev
 
 from bench.compare import rates
-from bench.metrics.base import epoch_openings
+from bench.metrics.base import counted
 from bench.record import Measured, RunInfo, RunRecord, measured
 
 ENOUGH_SWEEPS = 5
@@ -33,6 +33,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
         *_bimodal(seen),
         *_few_sweeps(speeds, info.sweeps),
         *_unsteady_warm_up(seen),
+        *_short_epochs(seen),
         *_cache(records[0].phase, seen),
         *_neighbour(seen),
         *_throttled(seen),
@@ -46,10 +47,10 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
 
 def epoch_rates(one: Measured, least: int = 4) -> list[float]:
     """Images/s of each epoch (the part of it that was measured) with at least ``least`` steady batches."""
-    batches = zip(one.epochs, one.images, one.wait_ns, one.step_ns, epoch_openings(one), strict=True)
+    batches = zip(one.epochs, one.images, one.wait_ns, one.step_ns, counted(one), strict=True)
     found: list[float] = []
     for _, group in groupby(batches, key=lambda batch: batch[0]):
-        kept = [batch for batch in group if not batch[4]]
+        kept = [batch for batch in group if batch[4]]
         spent = sum(wait + step for _, _, wait, step, _ in kept)
         if len(kept) >= least and spent:
             found.append(sum(images for _, images, _, _, _ in kept) / spent * 1e9)
@@ -121,6 +122,14 @@ def _unsteady_warm_up(seen: Sequence[Measured]) -> Iterator[str]:
         yield (
             f"warm-up never became steady in {still} of {len(seen)} sweeps: the rate may still have been rising: "
             "measure longer"
+        )
+
+
+def _short_epochs(seen: Sequence[Measured]) -> Iterator[str]:
+    if any(one.whole_epochs for one in seen):
+        yield (
+            "short epochs: the pipeline may hold a whole one ready, so that turnarounds are counted in: give more images, or "
+            "lower --batch-size or --workers"
         )
 
 

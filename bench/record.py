@@ -50,7 +50,8 @@ class Measured(_Recorded):
     done. ``transfer_ns`` is the part of the wait in which it was copied to the accelerator; empty without one.
     ``epochs`` numbers the epoch of each batch. Where it changes, an epoch began: that batch's wait is turnaround, and the
     batch as a whole (images, wait, step) no part of steady state. The first batch listed never begins an epoch.
-    ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out.
+    ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out. Where it may
+    hold a whole epoch ready, steady state is ``whole_epochs``, turnarounds included, and the first batch listed begins one.
     Bytes: ``asked`` through read calls, ``device`` from the block device. Faults and CPU are of the process tree, over
     the measured region; memory is the peak of anonymous memory.
     """
@@ -65,6 +66,7 @@ class Measured(_Recorded):
     warmup_step_ns: list[int] = Field(default_factory=list)
     warmup_steady: bool = True
     buffered_images: int = 0
+    whole_epochs: bool = False
     scan_ns: int = 0
     startup_ns: int = 0
     first_batch_ns: int = 0

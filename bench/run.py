@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 from bench import meter
@@ -110,8 +111,9 @@ def measure(
     """Warm up, measure steady state, and see one turnaround between epochs.
 
     ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``), ``group`` how many the step takes
-    in one go; ``chosen`` tells, while the pipeline still runs, what it chose for itself. Raises DataError if an epoch is too
-    short to hold steady state.
+    in one go; ``chosen`` tells, while the pipeline still runs, what it chose for itself. If an epoch is no longer than
+    ``capacity``, all its batches may lie ready when its first one comes, and only whole epochs say how fast they are made.
+    Raises DataError if an epoch is too short to hold steady state.
     """
     pace, opening = pace or Pace(), opening or Opening()
     if len(feed) < 2:
@@ -124,12 +126,15 @@ def measure(
     gc.collect()
     loop = grouped(ticks(feed, step, clock, receive=receive), group)
     warmup, steady = _warm_up(loop, pace)
+    whole = group == 1 and len(feed) <= capacity
+    if whole:
+        _end_epoch(loop, warmup, len(feed))
     before = meter.usage()
-    measured = _steady_state(loop, pace, group)
+    measured = _whole_epochs(loop, pace, len(feed)) if whole else _steady_state(loop, pace, group)
     used = _usage(meter.usage() - before, measured)
     tuned = chosen()
     loop.close()
-    if measured[0].first:  # warm-up ended with an epoch: the turnaround after it belongs to neither
+    if measured[0].first and not whole:  # warm-up ended with an epoch: the turnaround after it belongs to neither
         warmup.append(measured.pop(0))
     if not any(tick.first for tick in measured):
         # No part of steady state, so there is no need to step on it.
@@ -138,7 +143,8 @@ def measure(
         **_lists(measured),
         **_warmup_lists(warmup),
         warmup_steady=steady,
-        buffered_images=buffered_images(measured, capacity // group),
+        buffered_images=0 if whole else buffered_images(measured, capacity // group),
+        whole_epochs=whole,
         scan_ns=opening.scan_ns,
         startup_ns=opening.startup_ns,
         first_batch_ns=warmup[0].wait_ns,
@@ -212,14 +218,32 @@ def _warm_up(loop: Iterable[Tick], pace: Pace) -> tuple[list[Tick], bool]:
 
 def _steady_state(loop: Iterable[Tick], pace: Pace, group: int) -> list[Tick]:
     seen: list[Tick] = []
-    batches, left = pace.measure_batches, round(pace.measure_s * NS)
+    batches = steady_ns = all_ns = 0
     for tick in loop:
         seen.append(tick)
+        all_ns += tick.wait_ns + tick.step_ns
         if not tick.first:
-            batches -= group
-            left -= tick.wait_ns + tick.step_ns
-            if batches <= 0 and left <= 0:
+            batches += group
+            steady_ns += tick.wait_ns + tick.step_ns
+            enough = batches >= pace.measure_batches and steady_ns >= pace.measure_s * NS
+            if enough or (batches >= 10 * pace.measure_batches and all_ns >= pace.measure_most_s * NS):
                 break
+    return seen
+
+
+def _end_epoch(loop: Iterator[Tick], warmup: list[Tick], length: int) -> None:
+    """Go on warming up to the end of an epoch of so many batches."""
+    begun = max(place for place, tick in enumerate(warmup) if tick.first)
+    warmup.extend(islice(loop, length - (len(warmup) - begun)))
+
+
+def _whole_epochs(loop: Iterator[Tick], pace: Pace, length: int) -> list[Tick]:
+    seen: list[Tick] = []
+    spent_ns = 0
+    while len(seen) < pace.measure_batches or spent_ns < pace.measure_s * NS:
+        epoch = [next(loop) for _ in range(length)]
+        seen += epoch
+        spent_ns += sum(tick.wait_ns + tick.step_ns for tick in epoch)
     return seen
 
 

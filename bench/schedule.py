@@ -41,7 +41,7 @@ DEFAULT_SWEEPS = 5
 RESUME = "resume.json"
 """The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
 MOST_SWEEPS = 100
-TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_batches=1, stage_s=0)
+TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
 PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
 MOST_PROOFS = 4

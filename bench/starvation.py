@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.metrics.base import NS, epoch_openings
+from bench.metrics.base import NS, counted, epoch_openings
 from bench.metrics.images_per_s import rate
 from bench.record import Measured
 
@@ -43,11 +43,13 @@ def loading(one: Measured) -> Loading | None:
     true_rate = rate(one)
     if not true_rate:
         return None
-    rows = list(zip(one.images, one.wait_ns, one.step_ns, epoch_openings(one), strict=True))
-    images = tuple(n for n, _, _, opens in rows if not opens)
-    spent = [(wait + step) / NS for _, wait, step, opens in rows if not opens]
+    rows = list(zip(one.images, one.wait_ns, one.step_ns, counted(one), strict=True))
+    images = tuple(n for n, _, _, keep in rows if keep)
+    spent = [(wait + step) / NS for _, wait, step, keep in rows if keep]
     stretch = sum(images) / true_rate / sum(spent)
-    waits = [wait / NS for _, wait, _, opens in rows if opens]
+    # Whole epochs have their turnarounds in them already.
+    opens = [False] * len(rows) if one.whole_epochs else epoch_openings(one)
+    waits = [wait / NS for (_, wait, _, _), opening in zip(rows, opens, strict=True) if opening]
     return Loading(tuple(s * stretch for s in spent), images, median(waits) if waits else 0.0, true_rate)
 
 

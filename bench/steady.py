@@ -33,7 +33,9 @@ class Pace:
 
     Warm-up is over when two neighbouring windows, each of at least ``window_batches`` and ``window_s``, have rates within
     ``tolerance`` of each other; after ``warmup_max_s`` it is over anyway and the record says that it was not steady. The
-    measurement then lasts at least ``measure_s`` and ``measure_batches``, both counted in steady state.
+    measurement then lasts at least ``measure_s`` and ``measure_batches``, both counted in steady state. A pipeline so fast
+    that an epoch is mostly turnaround would take minutes to gather that: it ends after ``measure_most_s``, turnarounds
+    included, once it has ten times its batches.
     """
 
     window_batches: int = 1
@@ -41,6 +43,7 @@ class Pace:
     tolerance: float = 0.10
     warmup_max_s: float = 3.0
     measure_s: float = 1.0
+    measure_most_s: float = 2.0
     measure_batches: int = 8
     stage_s: float = 0.3
 

@@ -239,7 +239,8 @@ def _open(request: Request, until: Stage = Stage.HAND_OVER) -> tuple[Any, Openin
 
 def _capacity(case: Case) -> int:
     """Batches that a pipeline may hold ready: its prefetch, and what its threads have in hand."""
-    return case.spec.prefetch + 2 * case.spec.threads()
+    threads = 0 if case.loader.startswith("known:") and "decode" not in case.loader else case.spec.threads()
+    return case.spec.prefetch + 2 * threads
 
 
 def _dtype(case: Case) -> str:

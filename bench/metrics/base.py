@@ -46,7 +46,7 @@ def steady(one: Measured) -> Steady | None:
     A batch that opens an epoch is left out whole, its step too: its wait is turnaround, and half a cycle would count
     images without their time or time without its images.
     """
-    inside = [not opens for opens in epoch_openings(one)]
+    inside = counted(one)
     batches = sum(inside)
     if not batches:
         return None
@@ -58,8 +58,15 @@ def steady(one: Measured) -> Steady | None:
     )
 
 
+def counted(one: Measured) -> list[bool]:
+    """For each batch, whether it is a part of steady state."""
+    return [one.whole_epochs or not opens for opens in epoch_openings(one)]
+
+
 def epoch_openings(one: Measured) -> list[bool]:
-    """For each batch, whether it opens an epoch. The first batch measured never does: warm-up came before it."""
+    """For each batch, whether it opens an epoch. The first one does only where whole epochs were measured."""
+    if one.whole_epochs:
+        return [place == 0 or one.epochs[place - 1] != epoch for place, epoch in enumerate(one.epochs)]
     return (
         [later != earlier for earlier, later in zip([one.epochs[0], *one.epochs], one.epochs, strict=False)]
         if one.epochs

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from bench.metrics.base import Metric, epoch_openings, over_sweeps
+from bench.metrics.base import Metric, counted, over_sweeps
 from bench.record import Measured
 
 
 def _each(one: Measured) -> float | None:
     if not one.transfer_ns:
         return None
-    kept = [ns for ns, opens in zip(one.transfer_ns, epoch_openings(one), strict=True) if not opens]
+    kept = [ns for ns, keep in zip(one.transfer_ns, counted(one), strict=True) if keep]
     return fmean(kept) / 1e6 if kept else None
 
 

@@ -37,6 +37,12 @@ def test_a_quiet_case_has_none(run: Run) -> None:
     assert flags(run) == []
 
 
+def test_short_epochs_are_said(run: Run) -> None:
+    assert any(
+        flag.startswith("short epochs: the pipeline may hold a whole one ready") for flag in flags(run, whole_epochs=True)
+    )
+
+
 def test_bimodal_says_how_many_epochs_and_how_slow(tmp_path: Path) -> None:
     case = next(c for c in matrix() if c.id == "tfrecord-encoded-tfdata-pipeline-step=none")
     run = synthetic_run(tmp_path, cases=[case])

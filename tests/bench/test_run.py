@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.case import Case, StepSpec
+from bench.metrics import METRICS
 from bench.metrics.images_per_s import rate
+from bench.record import Measured, RunRecord
 from bench.run import images_per_ns, measure, measure_epoch
+from bench.starvation import loading, utilisation
 from bench.steady import Pace, Tick, buffered_images, is_warm
 from storage.errors import DataError
 
@@ -49,7 +54,7 @@ PACE = Pace(window_batches=2, window_s=0.1, measure_s=0.3, measure_batches=8)
 
 def test_each_time_in_its_own_list() -> None:
     world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
-    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    seen = measure(world, world.step, pace=PACE, capacity=4, clock=world.clock)
     # Two windows of four batches of 30 ms each (100 ms at least), after the first batch: nine batches of warm-up.
     assert seen.warmup_wait_ns == [60 * MS] + [10 * MS] * 8
     assert seen.first_batch_ns == 60 * MS
@@ -63,7 +68,7 @@ def test_each_time_in_its_own_list() -> None:
 
 def test_a_long_epoch_shows_one_turnaround_too() -> None:
     world = World(wait_ms=10, step_ms=20, turnaround_ms=50, batches=1000)
-    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    seen = measure(world, world.step, pace=PACE, capacity=4, clock=world.clock)
     assert world.epochs == [0, 1]
     assert seen.epochs == [0] * 10 + [1]
     assert seen.wait_ns[-1] == 60 * MS
@@ -72,10 +77,47 @@ def test_a_long_epoch_shows_one_turnaround_too() -> None:
 
 def test_short_last_batches_count_as_what_they_are() -> None:
     world = World(wait_ms=10, step_ms=0, batches=5, last=1)
-    seen = measure(world, world.step, pace=PACE, clock=world.clock)
+    seen = measure(world, world.step, pace=PACE, capacity=4, clock=world.clock)
     assert set(seen.images) == {4, 1}
     steady = [n for n, before, epoch in zip(seen.images[1:], seen.epochs, seen.epochs[1:], strict=False) if before == epoch]
     assert rate(seen) == pytest.approx((sum(steady) + seen.images[0]) / (0.010 * (len(steady) + 1)))
+
+
+def test_an_epoch_that_may_lie_ready_is_measured_whole() -> None:
+    """Four batches an epoch, made while the first is waited for: 40 ms, then none. Not 4 images in no time."""
+    world = World(wait_ms=0, step_ms=0, turnaround_ms=40, batches=4)
+    seen = measure(world, world.step, pace=PACE, capacity=4, clock=world.clock)
+    assert seen.whole_epochs
+    assert seen.wait_ns == [40 * MS, 0, 0, 0] * 8
+    assert rate(seen) == pytest.approx(16 / 0.040)
+    assert [tick for tick in seen.warmup_wait_ns if tick] == [40 * MS] * (len(seen.warmup_wait_ns) // 4)
+    (turnaround, from_loading) = (METRICS["epoch_turnaround_s"].compute([record_of(seen)]), loading(seen))
+    assert turnaround == pytest.approx(0.040)
+    assert from_loading is not None
+    assert from_loading.turnaround_s == 0
+    assert utilisation(from_loading, 100, epoch_images=16) == pytest.approx(1, abs=0.02)
+    longer = measure(World(wait_ms=1, step_ms=0, batches=5), lambda *_: None, pace=PACE, capacity=4, clock=ticking())
+    assert not longer.whole_epochs
+
+
+def test_a_fast_pipeline_does_not_take_minutes_of_turnaround() -> None:
+    """0.9 ms of steady state an epoch, and a second of turnaround: 1 s of steady state would take 18 minutes."""
+    world = World(wait_ms=0.1, step_ms=0, turnaround_ms=1000, batches=10)
+    seen = measure(world, world.step, pace=Pace(), capacity=4, clock=world.clock)
+    assert sum(seen.wait_ns) / 1e9 == pytest.approx(9, abs=1)
+    assert len([1 for wait in seen.wait_ns if wait < MS]) >= 10 * 8
+    assert rate(seen) == pytest.approx(4 / 0.0001)
+
+
+def ticking() -> Callable[[], int]:
+    """A clock on which every reading is 1 ms later."""
+    now = count(0, MS)
+    return lambda: next(now)
+
+
+def record_of(outcome: Measured) -> RunRecord:
+    case = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))
+    return RunRecord(case=case, sweep=0, outcome=outcome, environment_id="e")
 
 
 def test_one_batch_an_epoch_has_no_steady_state() -> None:
