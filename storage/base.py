@@ -143,6 +143,20 @@ class DatasetInfo(_Stored):
     convert_s: float = Field(ge=0)
 
 
+class Planned:
+    """Samples to be written, and how many there are at most: a format that makes room beforehand asks ``operator.length_hint``."""
+
+    def __init__(self, samples: Iterable[Sample], most: int) -> None:
+        self._samples = samples
+        self._most = most
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
+    def __length_hint__(self) -> int:
+        return self._most
+
+
 class Reader(Protocol):
     """What every format can honestly do with a shard: count its samples and hand them over in order."""
 
@@ -261,7 +275,10 @@ class Format(Protocol):
     """Of a shard's file, with its dot."""
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
-        """Write one shard at ``path`` and sync it. ``file`` in the result is left empty: the caller knows the place."""
+        """Write one shard at ``path`` and sync it. ``file`` in the result is left empty: the caller knows the place.
+
+        If ``samples`` has a ``__length_hint__``, that is how many there are at most.
+        """
 
     def digest(self, path: Path, shard: ShardInfo) -> str:
         """The digest of a shard as it is now: what ``shard.digest`` is compared with."""
@@ -284,6 +301,7 @@ __all__: Sequence[str] = (
     "Format",
     "Layout",
     "Payload",
+    "Planned",
     "Reader",
     "Resize",
     "Sample",

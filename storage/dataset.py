@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -38,6 +39,8 @@ class StoredDataset:
         self._shards = info.splits[split].shards
         self._ends = np.cumsum([shard.samples for shard in self._shards], dtype=np.int64)
         self._open = ExitStack()
+        self.portable = False
+        """Whether graphs are to run in other processes, which see the same files: set before the first ``graph_read``."""
         self._opening = Lock()
         self._readers: dict[int, Reader] = {}
 
@@ -137,7 +140,7 @@ class StoredDataset:
         from storage.graph_source import open_source
 
         with tf.init_scope():
-            return open_source(self)
+            return open_source(self, portable=self.portable)
 
     @cached_property
     def _label_tensor(self) -> tf.Tensor:
@@ -170,7 +173,7 @@ class StoredDataset:
 
         from storage import tfrecord
 
-        files = tf.constant([str(self.path / shard.file) for shard in self._shards])
+        files = tf.constant([os.fsencode((self.path / shard.file).resolve()) for shard in self._shards])
         starts = tf.constant([self._start(number) for number in range(len(self._shards))], tf.int64)
         return shards.flat_map(lambda number: tfrecord.records(files[number], starts[number]))
 

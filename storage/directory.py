@@ -200,7 +200,12 @@ class DirectoryShard:
         wrong = leads_out(self._keys, self._offsets)
         if wrong is not None:
             raise DataError(_escapes(self._path, self.key(wrong)))
-        return self._keys, self._offsets
+        # A raw image whose name would be too long for a file has another one.
+        longest = _LONGEST_NAME_BYTES - len(self.suffix)
+        if not self.suffix or not np.any(np.diff(self._offsets) > longest):
+            return self._keys, self._offsets
+        folder = Path(self.folder)
+        return pack(str(self.path(i).relative_to(folder)).removesuffix(self.suffix) for i in range(len(self)))
 
     def path(self, index: int) -> Path:
         """The file of one sample."""

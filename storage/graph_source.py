@@ -6,14 +6,17 @@ A source is made once, eagerly: what it maps or holds is captured by the functio
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.base import SupportsFiles, SupportsPlaces
-from storage.mapped import MappedBytes, MappedRows, cut
+from storage.errors import UsageError
+from storage.mapped import MappedBytes, MappedRows, Places, cut
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -32,15 +35,23 @@ class Source(Protocol):
         """One encoded image, a string scalar."""
 
 
-def open_source(dataset: StoredDataset) -> Source:
-    """The fastest source that a dataset allows."""
+def open_source(dataset: StoredDataset, *, portable: bool = False) -> Source:
+    """The fastest source that a dataset allows; or a ``portable`` one, whose graph runs in other processes, which see the same files.
+
+    UsageError if there is no portable one.
+    """
     readers = [dataset.shard(number) for number in range(dataset.shards)]
     raw = dataset.info.image_size if dataset.info.payload == "raw" else None
     if readers and all(isinstance(reader, SupportsFiles) for reader in readers):
         return _Files([reader for reader in readers if isinstance(reader, SupportsFiles)])
     found = [reader.places() if isinstance(reader, SupportsPlaces) else None for reader in readers]
     places = [shard for shard in found if shard is not None and len(shard.starts)]
-    if not places or None in found:
+    known = bool(places) and None not in found
+    if portable:
+        if not known:
+            raise UsageError(f"{dataset.path}: its images do not lie in its files as they are, so only Python can read them")
+        return _Ranges(places, raw)
+    if not known:
         return _Python(dataset)
     if raw is None:
         return _Cut(MappedBytes(places))
@@ -97,7 +108,7 @@ class _Files:
             self._names = tf.constant(np.concatenate([names for names, _ in packed]))
             self._starts = tf.constant(np.concatenate(starts))
             self._sizes = tf.constant(np.concatenate([np.diff(ends.astype(np.int64)) for _, ends in packed]))
-        self._folder, self._suffix = shards[0].folder, shards[0].suffix
+        self._folder, self._suffix = os.fsencode(Path(shards[0].folder).resolve()) + b"/", shards[0].suffix
 
     def read(self, indices: Tensor) -> Tensor:
         import tensorflow as tf
@@ -108,6 +119,41 @@ class _Files:
         import tensorflow as tf
 
         return tf.io.read_file(tf.strings.join([self._folder, cut(self._names, where[0], where[1]), self._suffix]))
+
+
+class _Ranges:
+    """Ranges of bytes, each read from its file by name: nothing is mapped, so that the graph can be sent elsewhere."""
+
+    def __init__(self, shards: Sequence[Places], raw: tuple[int, int] | None) -> None:
+        import tensorflow as tf
+
+        self._raw = raw
+        with tf.device("CPU:0"):
+            self._files = tf.constant([os.fsencode(shard.path.resolve()) for shard in shards])
+            self._lengths = tf.constant([shard.path.stat().st_size for shard in shards], tf.int64)
+            self._ends = tf.constant(np.cumsum([len(shard.starts) for shard in shards]), tf.int64)
+            self._starts = tf.constant(np.concatenate([shard.starts for shard in shards]))
+            self._sizes = tf.constant(np.concatenate([shard.sizes for shard in shards]))
+
+    def read(self, indices: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        shards = tf.searchsorted(self._ends, indices, side="right", out_type=tf.int64)
+        where = tf.stack([shards, tf.gather(self._starts, indices), tf.gather(self._sizes, indices)], axis=1)
+        if self._raw is None:
+            return where
+        shape = (*self._raw, 3)
+        images = tf.data.Dataset.from_tensor_slices(where).map(
+            lambda one: tf.reshape(tf.io.decode_raw(self.fetch(one), tf.uint8), shape)
+        )
+        return images.batch(tf.size(indices, tf.int64)).get_single_element()
+
+    def fetch(self, where: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        file, before, size = where[0], where[1], where[2]
+        behind = self._lengths[file] - before - size
+        return tf.data.FixedLengthRecordDataset(self._files[file], size, before, behind).get_single_element()
 
 
 class _Python:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import length_hint
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.base import Batch, Layout, Sample, ShardInfo
-from storage.checksum import crc32c, digest, file_chunks
+from storage.base import Batch, Layout, Planned, Sample, ShardInfo
+from storage.checksum import crc32c, digest, file_chunks, written_digest
 from storage.errors import DataError
 from storage.files import sync
 from storage.mapped import Places, check_places
 from storage.packed import check_offsets, pack, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
+_SLAB_BYTES = 1 << 22
 
 
 class Hdf5:
@@ -33,43 +35,34 @@ class Hdf5:
     suffix = ".h5"
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
-        """Write one file at ``path``. Samples are held in memory until it is full: a shard is bounded."""
-        import h5py
-
-        held = list(samples)
-        sums = [crc32c(sample.image) for sample in held]
-        blob, offsets = pack(sample.key for sample in held)
-        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-        access.set_alignment(_LARGEST_ALIGNED, _PAGE)
-        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-        creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-        creation.set_obj_track_times(False)  # the same samples give the same bytes, whenever they are written
-        with h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)) as file:
+        """Write one file at ``path``. Encoded files are held in memory until all are there: a shard is bounded."""
+        columns = _Columns()
+        with _created(path) as file:
             file.attrs["payload"] = layout.payload
             if layout.payload == "encoded":
-                images = [sample.image for sample in held if isinstance(sample.image, bytes)]
-                ends = np.cumsum([0, *(len(image) for image in images)], dtype=np.uint64)
-                _put(file, "offsets", ends)
-                data = file.create_dataset("data", (int(ends[-1]),), np.uint8, track_times=False)
-                _fill(data, b"".join(images))
+                _write_files(file, samples, columns)
+                planned = len(columns)
             else:
-                assert layout.image_size is not None
-                shape = (len(held), *layout.image_size, 3)
-                compression: Any = dict(layout.options).get("compression", "none")
-                if compression == "none":
-                    data = file.create_dataset("images", shape, np.uint8, track_times=False)
-                else:
-                    data = file.create_dataset(
-                        "images", shape, np.uint8, track_times=False, chunks=(1, *shape[1:]), **_filter(compression)
-                    )
-                if held:
-                    data[...] = np.stack([np.asarray(sample.image) for sample in held])
-            _put(file, "labels", np.array([sample.label for sample in held], np.int64))
-            _put(file, "keys", blob)
-            _put(file, "key_offsets", offsets)
-            _put(file, "crc32c", np.array(sums, np.uint32))
+                planned = _write_pixels(file, samples, columns, layout)
+            columns.put(file)
+        if len(columns) < planned:
+            return self._shorten(path, columns, layout)
         sync(path)
-        return ShardInfo(file="", samples=len(held), bytes=path.stat().st_size, digest=digest(file_chunks(path)))
+        return ShardInfo(file="", samples=len(columns), bytes=path.stat().st_size, digest=written_digest(path))
+
+    def _shorten(self, path: Path, columns: _Columns, layout: Layout) -> ShardInfo:
+        """Some images were skipped, and a contiguous dataset cannot shrink: write the file again from its own beginning."""
+        import h5py
+
+        longer = path.rename(path.with_name(path.name + ".longer"))
+        with h5py.File(longer) as file:
+            images = file["images"]
+            kept = (
+                Sample(*row, images[number]) for number, row in enumerate(zip(columns.keys, columns.labels, strict=True))
+            )
+            info = self.write_shard(Planned(kept, len(columns)), path, layout)
+        longer.unlink()
+        return info
 
     def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
         """What the shard's digest is now."""
@@ -190,13 +183,90 @@ class Hdf5Shard:
             raise DataError(f"{self._path}: sample {index} ({self.key(index)}) cannot be read: {error}") from error
 
 
+class _Columns:
+    """What is kept of every sample beside its image."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.labels: list[int] = []
+        self.sums: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, sample: Sample) -> None:
+        self.keys.append(sample.key)
+        self.labels.append(sample.label)
+        self.sums.append(crc32c(sample.image))
+
+    def put(self, file: Any) -> None:
+        blob, offsets = pack(self.keys)
+        _put(file, "labels", np.array(self.labels, np.int64))
+        _put(file, "keys", blob)
+        _put(file, "key_offsets", offsets)
+        _put(file, "crc32c", np.array(self.sums, np.uint32))
+
+
+def _created(path: Path) -> Any:
+    """A new file at ``path``, open, in which the same content gives the same bytes, whenever it is written."""
+    import h5py
+
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_alignment(_LARGEST_ALIGNED, _PAGE)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
+
+
+def _write_files(file: Any, samples: Iterable[Sample], columns: _Columns) -> None:
+    """``offsets`` and ``data``, a slab at a time: joining a whole shard would touch its memory twice."""
+    images: list[bytes] = []
+    for sample in samples:
+        assert isinstance(sample.image, bytes)
+        columns.add(sample)
+        images.append(sample.image)
+    ends = np.cumsum([0, *(len(image) for image in images)], dtype=np.uint64)
+    _put(file, "offsets", ends)
+    data = file.create_dataset("data", (int(ends[-1]),), np.uint8, track_times=False)
+    first = 0
+    while first < len(images):
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + np.uint64(_SLAB_BYTES), side="right")) - 1)
+        slab = np.frombuffer(b"".join(images[first:last]), np.uint8)
+        if len(slab):
+            data.write_direct(slab, dest_sel=np.s_[int(ends[first]) : int(ends[last])])
+        first = last
+
+
+def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layout: Layout) -> int:
+    """``images``, a slab at a time, with room for as many samples as are planned; how many that are."""
+    assert layout.image_size is not None
+    planned = length_hint(samples)
+    if not planned:
+        samples = list(samples)
+        planned = len(samples)
+    shape = (planned, *layout.image_size, 3)
+    compression = str(dict(layout.options).get("compression", "none"))
+    filtered = {} if compression == "none" else {"chunks": (1, *shape[1:]), **_filter(compression)}
+    images = file.create_dataset("images", shape, np.uint8, track_times=False, **filtered)
+    rows = max(1, min(planned, _SLAB_BYTES // int(np.prod(shape[1:]))))
+    slab = np.empty((rows, *shape[1:]), np.uint8)
+
+    held = 0
+    for sample in samples:
+        slab[held] = sample.image
+        columns.add(sample)
+        held += 1
+        if held == rows:
+            images.write_direct(slab, dest_sel=np.s_[len(columns) - rows : len(columns)])
+            held = 0
+    if held:
+        images.write_direct(slab, np.s_[:held], np.s_[len(columns) - held : len(columns)])
+    return planned
+
+
 def _put(file: Any, name: str, array: NDArray[Any]) -> None:
     file.create_dataset(name, data=array, track_times=False)
-
-
-def _fill(data: Any, content: bytes) -> None:
-    if content:
-        data[...] = np.frombuffer(content, np.uint8)
 
 
 def _filter(compression: str) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from storage import lmdb_pages
 from storage.base import Batch, Layout, Sample, ShardInfo
-from storage.checksum import crc32c, digest, file_chunks
+from storage.checksum import crc32c, digest, file_chunks, written_digest
 from storage.errors import DataError
 from storage.files import sync
 from storage.mapped import Places
 from storage.packed import check_offsets, pack, unpack
 
-_MAP_BYTES = 1 << 24
+_MAP_BYTES = 1 << 27
+_TRANSACTION_BYTES = 1 << 22
 _NUMBER = struct.Struct(">Q")
 
 
@@ -45,10 +46,11 @@ class Lmdb:
         writer = _Appender(path)
         try:
             for number, sample in enumerate(samples):
-                writer.put(_NUMBER.pack(number), sample.image if isinstance(sample.image, bytes) else sample.image.tobytes())
+                image = sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()
+                writer.put(_NUMBER.pack(number), image)
                 keys.append(sample.key)
                 labels.append(sample.label)
-                sums.append(crc32c(sample.image))
+                sums.append(crc32c(image))
             blob, offsets = pack(keys)
             shape = (0, 0, 0) if layout.image_size is None else (*layout.image_size, 3)
             tables: dict[bytes, NDArray[Any]] = {
@@ -63,7 +65,7 @@ class Lmdb:
         finally:
             writer.close()
         sync(path)
-        return ShardInfo(file="", samples=len(keys), bytes=path.stat().st_size, digest=digest(file_chunks(path)))
+        return ShardInfo(file="", samples=len(keys), bytes=path.stat().st_size, digest=written_digest(path))
 
     def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
         """What the shard's digest is now."""
@@ -122,7 +124,10 @@ def _environment(path: Path) -> Iterator[Any]:
 
 
 class _Appender:
-    """Puts in key order; grows the map when it is full, with no transaction open."""
+    """Puts in key order, some megabytes a transaction; grows the map when it is full, with no transaction open.
+
+    A transaction holds its pages in memory until it is committed: one for a whole shard would touch as much memory as the shard has.
+    """
 
     def __init__(self, path: Path) -> None:
         import lmdb
@@ -133,13 +138,27 @@ class _Appender:
         )
         self._transaction = self._environment.begin(write=True)
         self._pending: list[tuple[bytes, bytes]] = []
+        self._pending_bytes = 0
 
     def put(self, key: bytes, value: bytes) -> None:
         self._pending.append((key, value))
+        self._pending_bytes += len(value)
         try:
             self._transaction.put(key, value, append=True)
         except self._full:
             self._grow()
+        if self._pending_bytes >= _TRANSACTION_BYTES:
+            self.commit()
+            self._transaction = self._environment.begin(write=True)
+
+    def commit(self) -> None:
+        try:
+            self._transaction.commit()
+        except self._full:  # its own tables need pages too
+            self._grow()
+            self._transaction.commit()
+        self._pending.clear()
+        self._pending_bytes = 0
 
     def _grow(self) -> None:
         """A full map aborts the transaction: enlarge it and put again what was pending."""
@@ -158,7 +177,7 @@ class _Appender:
                 return
 
     def close(self) -> None:
-        self._transaction.commit()
+        self.commit()
         self._environment.sync(True)
         self._environment.close()
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from storage import FORMATS, pixels
-from storage.base import Layout, Resize, Sample, ShardInfo
+from storage.base import Layout, Planned, Resize, Sample, ShardInfo
 from storage.errors import DataError
 from storage.files import into_place
 from storage.listing import Listing
@@ -25,7 +27,9 @@ from storage.source import SUFFIXES, Image, Images
 OnError: TypeAlias = Literal["stop", "skip"]
 SKIPPED = "skipped.csv"
 """Beside ``dataset.json``: what was left out, and why."""
+Decode: TypeAlias = Callable[[bytes], NDArray[np.uint8]]
 _SAMPLES_A_TICK = 32
+_SCRATCH_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def write_shard(task: Task) -> int:
     media_types: Counter[str] = Counter()
     skipped: list[tuple[str, str, str]] = []
     try:
-        info = writer.write_shard(_samples(task, media_types, skipped), beside, job.layout)
+        samples = Planned(_samples(task, media_types, skipped), shard.stop - shard.start)
+        info = writer.write_shard(samples, beside, job.layout)
         into_place(beside, place)
         done = Done(shard=info.model_copy(update={"file": file}), media_types=dict(media_types), skipped=skipped)
         note = beside.with_name(f"{shard.name}.json")
@@ -109,6 +114,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
     labels = listing.labels[rows].tolist()
     folder = job.workspace / job.token
     ticks = np.memmap(folder / "progress", np.int64, "r+")
+    decode = _decoder(job)
     with task.images.open(listing) as read:
         for number, (row, label) in enumerate(zip(rows.tolist(), labels, strict=True)):
             if number % _SAMPLES_A_TICK == 0:
@@ -117,7 +123,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                     raise DataError(f"{folder} is gone: another conversion has taken over")
             key = listing.key(row)
             try:
-                kind, image = stored_image(read(row), key, job)
+                kind, image = stored_image(read(row), key, job, decode)
             except DataError as error:
                 if job.on_error == "stop":
                     name = task.images.name(listing, row)
@@ -133,17 +139,31 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def stored_image(stored: Image, key: str, job: Job) -> tuple[str, Image]:
-    """Media type and what to store of one image. DataError, with the reason, if it may not be stored."""
+def _decoder(job: Job) -> Decode:
+    """How images are decoded for a raw payload: into memory that is used again, unless another limit of pixels was set."""
+    if job.layout.image_size is None or job.max_pixels != MAX_PIXELS:
+        return partial(pixels.decode, max_pixels=job.max_pixels)
+    decode, scratch = pixels.decoder(), np.empty(_SCRATCH_BYTES, np.uint8)
+    return lambda data: decode(data, scratch)
+
+
+def stored_image(stored: Image, key: str, job: Job, decode: Decode | None = None) -> tuple[str, Image]:
+    """Media type and what to store of one image. DataError, with the reason, if it may not be stored.
+
+    ``decode`` is used for a raw payload; what it gives may be overwritten by its next call.
+    """
     size = job.layout.image_size
     if not isinstance(stored, bytes):
         assert size is not None
         return "image/x-raw", pixels.resize(stored, size, job.resize)
     if not key.lower().endswith(SUFFIXES):
         raise DataError(f"not an image by its name (expected {', '.join(SUFFIXES)})")
-    kind = pixels.check(stored, job.max_pixels)
     if size is not None:
-        return kind, pixels.resize(pixels.decode(stored, job.max_pixels), size, job.resize)
+        kind = describe(stored, job.max_pixels)
+        image = decode(stored) if decode else pixels.decode(stored, job.max_pixels)
+        resized = pixels.resize(image, size, job.resize)
+        return kind, resized.copy() if resized is image else resized
+    kind = pixels.check(stored, job.max_pixels)
     if job.max_side:
         smaller = pixels.shrink(stored, job.max_side, job.quality, job.max_pixels)
         return kind if smaller is stored else describe(smaller), smaller

@@ -84,6 +84,18 @@ def test_odd_sizes_are_read_too(make: Make, format_name: str, size: int) -> None
         assert np.array_equal(images, dataset.read(indices).images)
 
 
+def test_files_with_long_names_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "cat"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("a" * 251, "b" * 20, "c" * 200)):
+        (folder / f"{name}.png").write_bytes(pixels.encode_png(np.full((4, 4, 3), number, np.uint8)))
+    storage.convert(tmp_path / "photos", to="directory", payload="raw", image_size=8, out=tmp_path / "stored", workers=1)
+    with open_dataset(tmp_path / "stored") as dataset:
+        where, _ = dataset.graph_read(tf.constant([0, 1, 2], tf.int64))
+        found = [pixels.decode(dataset.graph_fetch(one).numpy()) for one in where]
+        assert np.array_equal(found, dataset.read(np.arange(3)).images)
+
+
 def test_small_values_inside_lmdb_pages_are_found(tmp_path: Path) -> None:
     for number in range(300):
         folder = tmp_path / "photos" / "dots"
