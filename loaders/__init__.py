@@ -20,6 +20,7 @@ LOADERS: Table[Loader] = Table(
         "image_data_generator": "loaders.image_data_generator:LOADER",
         "image_dataset_from_directory": "loaders.image_dataset_from_directory:LOADER",
         "tfdata": "loaders.tfdata:LOADER",
+        "tfdata_service": "loaders.tfdata_service:LOADER",
         "threaded": "loaders.threaded:LOADER",
         "torch": "loaders.torch:LOADER",
         "webdataset": "loaders.webdataset:LOADER",

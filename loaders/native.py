@@ -50,12 +50,17 @@ class Pipeline:
         shards = tf.data.Dataset.range(dataset.shards)
         if spec.shuffle:
             shards = shards.map(plain(lambda place: graph.permuted(place, dataset.shards, spec.seed, epoch)))
-        samples = dataset.stream(shards)
-        if spec.shuffle:
-            seed = tf.cast(graph.uniform(epoch, epoch, spec.seed, 2) * (1 << 24), tf.int64)
+        return self._shuffled(epoch, dataset.stream(shards), drop=spec.drop_remainder and spec.on_error == "stop")
+
+    def shard_records(self, epoch: Tensor, shard: Tensor) -> tf.data.Dataset:
+        """The same of one shard alone; its last batch may be short."""
+        return self._shuffled(epoch, self._dataset.stream(tf.data.Dataset.from_tensors(shard)), drop=False)
+
+    def _shuffled(self, epoch: Tensor, samples: tf.data.Dataset, *, drop: bool) -> tf.data.Dataset:
+        if self._spec.shuffle:
+            seed = tf.cast(graph.uniform(epoch, epoch, self._spec.seed, 2) * (1 << 24), tf.int64)
             samples = samples.shuffle(self._buffer, seed=seed, reshuffle_each_iteration=False)
-        whole = spec.drop_remainder and spec.on_error == "stop"
-        batches = samples.batch(spec.batch_size, drop_remainder=whole)
+        batches = samples.batch(self._spec.batch_size, drop_remainder=drop)
         return batches.map(plain(lambda numbers, records: (epoch, numbers, records)))
 
     def parse(self, epoch: Tensor, numbers: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
