@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -245,21 +245,32 @@ def test_is_cut_after_any_stage(stored: Stored, stage: Stage, payload: str) -> N
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 60), st.integers(0, 5))
+@example([0, 2, 0, 0, 0, 14, 1, 1, 16], 2, 0)  # the window of shards 6 and 8 ends with shard 6: it could be cut before it
 def test_windows_are_whole_shards_shuffled(sizes: list[int], window: int, seed: int) -> None:
     order = windows(sizes, window, np.random.default_rng(seed))
     assert sorted(order.tolist()) == list(range(sum(sizes)))
     shard = np.repeat(np.arange(len(sizes)), sizes)[order]
-    start = 0
-    while start < len(shard):
-        # As many shards as hold a window, and then none of them again.
-        held = 0
-        for stop in range(start + 1, len(shard) + 1):
+    # Where a window may end is not always plain from the order, so every way to cut it is tried.
+    ends = {0}
+    for start in range(len(shard)):
+        for stop in range(start + 1, len(shard) + 1) if start in ends else ():
             seen = set(shard[start:stop].tolist())
             held = sum(sizes[number] for number in seen)
-            if held == stop - start and (held >= window or stop == len(shard)):
-                break
-        assert held - max(sizes[number] for number in seen) < window
-        start = stop
+            # Whole shards; enough of them, unless they are the last; and not enough without one of them.
+            enough = held >= window or stop == len(shard)
+            if held == stop - start and enough and held - max(sizes[number] for number in seen) < window:
+                ends.add(stop)
+    assert len(shard) in ends
+
+
+def test_samples_are_shuffled_within_a_window_and_shards_before() -> None:
+    def order(seed: int) -> list[int]:
+        return windows([100] * 4, 200, np.random.default_rng(seed)).tolist()
+
+    assert order(0) == order(0) != order(1)
+    shards = [[number // 100 for number in order(0)[half : half + 200]] for half in (0, 200)]
+    assert all(shard != sorted(shard) and len(set(shard)) == 2 for shard in shards)
+    assert len({frozenset(number // 100 for number in order(seed)[:200]) for seed in range(20)}) > 2
 
 
 @given(st.lists(st.integers(0, 4), max_size=20), st.booleans())
