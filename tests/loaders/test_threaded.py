@@ -265,7 +265,7 @@ def test_windows_are_whole_shards_shuffled(sizes: list[int], window: int, seed: 
 
 def test_samples_are_shuffled_within_a_window_and_shards_before() -> None:
     def order(seed: int) -> list[int]:
-        return windows([100] * 4, 200, np.random.default_rng(seed)).tolist()
+        return [int(number) for number in windows([100] * 4, 200, np.random.default_rng(seed))]
 
     assert order(0) == order(0) != order(1)
     shards = [[number // 100 for number in order(0)[half : half + 200]] for half in (0, 200)]
