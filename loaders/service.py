@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from storage.errors import DataError, UsageError
 
 LOCAL, REMOTE = "local:", "grpc://"
 STOPPING_S = 10.0
+CONNECTING_S = 5.0
 
 Process = subprocess.Popen[str]
 
@@ -47,12 +49,22 @@ def open_service(name: str) -> Service:
     return RemoteService(name)
 
 
+def reach(address: str) -> None:
+    """DataError if nothing listens there: tf.data itself would go on trying for an hour."""
+    host, _, port = address.removeprefix(REMOTE).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECTING_S).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(f"no service at {address}: {error}. Is its dispatcher running?") from None
+
+
 class RemoteService:
     """A deployment that somebody else looks after."""
 
     workers = 0
 
     def __init__(self, address: str) -> None:
+        reach(address)
         self.address = address
 
     def fault(self) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.experimental.ops import data_service_ops
 from tensorflow.python.eager.cancellation import CancellationManager
 
 from loaders import graph
@@ -25,7 +27,7 @@ from loaders.base import LoaderSpec, Stage
 from loaders.native import Pipeline, plain, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
-from loaders.service import Service, check_service, open_service
+from loaders.service import Service, check_service, open_service, reach
 from loaders.stream import StreamFeed
 from loaders.tfdata import LOADER as TFDATA
 from loaders.tfdata import unreadable
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 READABLE = ("directory", "hdf5", "lmdb", "tfrecord")
 LOOK_S = 0.2
 """How often the service is looked after while no batch comes."""
+ASK_MS = 50
+"""How often the dispatcher is asked which workers have batches, and whether the epoch is over."""
 LOST = "lost sample"
 
 
@@ -133,10 +137,9 @@ class Epochs:
                 continue
             came.add(number)
             samples += len(labels)
-            if not self._spec.deterministic:
-                yield images, labels
-                continue
             waiting[number] = images, labels
+            if not self._spec.deterministic:
+                yield waiting.pop(number)
             while due in waiting:
                 yield waiting.pop(due)
                 due += 1
@@ -150,12 +153,17 @@ class Epochs:
 
     def _received(self, prepared: tf.data.Dataset, n: int) -> Iterator[tuple[int, Any, Any]]:
         """What the service hands over, as it comes. DataError if it cannot go on, which tf.data would wait for in vain."""
+        self._look_after(n)
+        reach(self.service.address)
         options = run_options()
         options.deterministic = self._spec.deterministic
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-        service = tf.data.experimental.service
-        distribute = service.distribute(
-            processing_mode=service.ShardingPolicy.DYNAMIC, service=self.service.address, compression=None
+        # The public function leaves the interval at a second, by which every epoch would end too late.
+        distribute = data_service_ops._distribute(
+            processing_mode=data_service_ops.ShardingPolicy.DYNAMIC,
+            service=self.service.address,
+            task_refresh_interval_hint_ms=ASK_MS,
+            compression=None,
         )
         reading = _Reading(prepared.with_options(options).apply(distribute), max(1, self._spec.prefetch))
         try:
@@ -168,12 +176,15 @@ class Epochs:
         finally:
             reading.stop()
 
+    def _look_after(self, n: int) -> None:
+        fault = self.service.fault()
+        if fault:
+            raise DataError(f"{fault} in epoch {n}: its batches are lost. Build the feed again to start a new service.")
+
     def _watched(self, reading: _Reading, n: int) -> Iterator[tuple[int, Any, Any]]:
         last = monotonic()
         while True:
-            fault = self.service.fault()
-            if fault:
-                raise DataError(f"{fault} in epoch {n}: its batches are lost. Build the feed again to start a new service.")
+            self._look_after(n)
             try:
                 element = reading.take(LOOK_S)
             except Empty:
@@ -194,14 +205,17 @@ class Epochs:
         self._dataset.close()
 
 
+# Given the iterator, not made with it: a function is freed late, and with it what the service holds for an iterator.
+_next = tf.function(lambda iterator: next(iterator), autograph=False)
+
+
 class _Reading:
     """A thread that draws from a service, which can block for good when a worker is lost; it can be called off."""
 
     def __init__(self, dataset: tf.data.Dataset, ahead: int) -> None:
-        iterator = iter(dataset)
+        self._iterator = iter(dataset)
         self._calls = CancellationManager()
-        draw = tf.function(lambda: next(iterator), autograph=False).get_concrete_function()
-        self._draw = self._calls.get_cancelable_function(draw)
+        self._draw = self._calls.get_cancelable_function(_next.get_concrete_function(self._iterator))
         self._drawn: Queue[Any] = Queue(ahead)
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="feedbench-tfdata-service", daemon=True)
@@ -211,7 +225,7 @@ class _Reading:
         element: Any = None
         while not self._stopped.is_set():
             try:
-                element = self._draw()
+                element = self._draw(self._iterator)
             except tf.errors.OutOfRangeError:
                 element = None
             except tf.errors.OpError as error:
@@ -232,10 +246,9 @@ class _Reading:
         self._stopped.set()
         self._calls.start_cancel()
         while self._thread.is_alive():
-            try:
-                self._drawn.get(timeout=LOOK_S)
-            except Empty:
-                continue
+            with suppress(Empty):
+                self._drawn.get_nowait()
+            self._thread.join(0.01)
 
 
 class ServiceFeed(StreamFeed):

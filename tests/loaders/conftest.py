@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import storage
+from loaders.base import Option
+from loaders.service import LocalService
 from storage.demo import draw
 
 Stored = Callable[[str, str], Path]
+Options = Callable[[str], tuple[tuple[str, Option], ...]]
 
 SIZE = 48
 IMAGES = 60
@@ -46,3 +51,16 @@ def stored(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Stored:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Callable[[], LocalService]]:
+    """One tf.data service for all tests, started when it is first asked for: that takes seconds."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(closing(LocalService(2))))
+
+
+@pytest.fixture(scope="session")
+def options(service: Callable[[], LocalService]) -> Options:
+    """The options that a loader is tested with."""
+    return lambda loader: (("service", service().address),) if loader == "tfdata_service" else ()

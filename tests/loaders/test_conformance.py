@@ -17,7 +17,7 @@ from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
 from storage.base import PAYLOADS
 from storage.dataset import read_info
-from tests.loaders.conftest import SIZE, TRAIN, Stored
+from tests.loaders.conftest import SIZE, TRAIN, Options, Stored
 
 SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2, batch_size=20)
 """Two whole batches and a ragged one."""
@@ -34,7 +34,7 @@ UNREPEATABLE_AUGMENTATION = {
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("loader", LOADERS)
 def test_delivers_every_sample_once_with_its_label_and_pixels(
-    stored: Stored, loader: str, format_name: str, payload: str, placement: Placement
+    stored: Stored, options: Options, loader: str, format_name: str, payload: str, placement: Placement
 ) -> None:
     path = stored(format_name, payload)
     spec = replace(SPEC, placement=placement)
@@ -42,7 +42,7 @@ def test_delivers_every_sample_once_with_its_label_and_pixels(
     if reason:
         assert len(reason) > 20
         pytest.skip(reason)
-    pixels = prove(path, "train", loader, spec)
+    pixels = prove(path, "train", loader, replace(spec, options=options(loader)))
     assert pixels.samples_checked == TRAIN
     assert payload == "encoded" or pixels.verdict == "identical"
 
@@ -80,8 +80,8 @@ def same(one: Epoch, other: Epoch) -> bool:
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_seed_repeats_order_and_augmentation(stored: Stored, loader: str) -> None:
-    spec = replace(SPEC, augment=loader not in UNREPEATABLE_AUGMENTATION, workers=1)
+def test_a_seed_repeats_order_and_augmentation(stored: Stored, options: Options, loader: str) -> None:
+    spec = replace(SPEC, augment=loader not in UNREPEATABLE_AUGMENTATION, workers=1, options=options(loader))
     first, again = build(stored, loader, spec), build(stored, loader, spec)
     other = build(stored, loader, replace(spec, seed=7))
     try:
@@ -100,8 +100,10 @@ def test_a_seed_repeats_order_and_augmentation(stored: Stored, loader: str) -> N
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_without_shuffling_every_pass_is_the_same_and_placements_agree(stored: Stored, loader: str) -> None:
-    spec = replace(PLAIN, shuffle=False)
+def test_without_shuffling_every_pass_is_the_same_and_placements_agree(
+    stored: Stored, options: Options, loader: str
+) -> None:
+    spec = replace(PLAIN, shuffle=False, options=options(loader))
     outside, inside = build(stored, loader, spec), build(stored, loader, replace(spec, placement="model"))
     try:
         ready, bare = epoch(outside, 0), epoch(inside, 0)
@@ -120,16 +122,16 @@ def test_without_shuffling_every_pass_is_the_same_and_placements_agree(stored: S
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_drops_a_short_last_batch_if_asked(stored: Stored, loader: str) -> None:
-    spec = replace(SPEC, drop_remainder=True, placement="model")
+def test_drops_a_short_last_batch_if_asked(stored: Stored, options: Options, loader: str) -> None:
+    spec = replace(SPEC, drop_remainder=True, placement="model", options=options(loader))
     prove(supported(stored, loader, spec), "train", loader, spec)
 
 
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")  # fit's own default
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("loader", LOADERS)
-def test_fit_takes_it_as_it_stands(stored: Stored, loader: str, placement: Placement) -> None:
-    feed = build(stored, loader, replace(SPEC, placement=placement))
+def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str, placement: Placement) -> None:
+    feed = build(stored, loader, replace(SPEC, placement=placement, options=options(loader)))
     seen: list[float] = []
     model = keras.Sequential(
         [keras.Input((SIZE, SIZE, 3)), *feed.layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]
