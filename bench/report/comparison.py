@@ -11,11 +11,11 @@ from typing import Any
 import altair as alt
 
 from bench.gate import Change, Side, broken, changes, environment_differences
+from bench.report.drawing import Drawn
 from bench.report.files import put
 from bench.report.page import render
 from bench.report.palette import LIMIT, dressed
 from bench.report.panels import ROW, rows, values
-from bench.report.sections import Drawn
 
 VERDICTS = {"faster": "#009E73", "slower": "#D55E00", "tie": LIMIT}
 SHAPES = {"faster": "triangle-right", "slower": "triangle-left", "tie": "circle"}

@@ -14,20 +14,29 @@ from bench.record import Run
 from bench.report import digits, scripts
 from bench.report.charts.base import Tables
 from bench.report.derived import tables as derived
+from bench.report.drawing import Drawing, drawing
 from bench.report.files import put
 from bench.report.sections import epochs_in_words, masthead, phase_in_words, sections, step_in_words
 
 NAME = "report.html"
 
 
-def write_page(run: Run, folder: Path | None = None, *, tables: Tables | None = None, today: str | None = None) -> Path:
+def write_page(
+    run: Run,
+    folder: Path | None = None,
+    *,
+    tables: Tables | None = None,
+    drawn: Drawing | None = None,
+    today: str | None = None,
+) -> Path:
     """Write ``report.html`` into ``folder`` (the run's own, unless named), all or nothing, and return its path.
 
-    ``tables`` are the run's (made here unless given); ``today`` is the id of the user's case. Raises UsageError if it was
-    not measured.
+    ``tables`` are the run's, ``drawn`` its charts (both made here unless given); ``today`` is the id of the user's case.
+    Raises UsageError if it was not measured.
     """
     folder = folder or run.path
-    parts = sections(run, tables or derived(run, today), today)
+    shown = tables or derived(run, today)
+    parts = sections(run, shown, drawn or drawing(shown), today)
     charts = any(section.charts for section in parts)
     html = render("report.html.j2", charts=charts, sections=parts, **masthead(run), **_contexts(parts))
     return put(folder / NAME, html)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from bench.report.charts import CHARTS
-from bench.report.charts.base import Tables
+from bench.report.drawing import Drawing, reason
 from bench.report.files import put
 
 LARGEST = 6_000_000
@@ -18,30 +19,37 @@ COLOURS = 128
 """Of a PNG: a tenth of the bytes, and nothing that an eye would see in a chart."""
 
 
-def write_charts(tables: Tables, folder: Path) -> list[str]:
-    """Write every chart that has something to show, remove those of an earlier report that have not; return their names."""
+def write_charts(drawn: Drawing, folder: Path) -> Drawing:
+    """Write every chart as two files, and remove those that an earlier report left of the others.
+
+    Gives back what was drawn, without the charts that make no picture: those are left out too.
+    """
     folder.mkdir(exist_ok=True)
-    drawn: list[str] = []
-    for name, chart in CHARTS.items():
-        picture = chart.draw(tables)
-        if picture is None:
+    charts, left_out = dict(drawn.charts), dict(drawn.left_out)
+    for name, chart in drawn.charts.items():
+        try:
+            svg = as_svg(chart.spec)
+            png = as_png(svg)
+        except Exception as error:  # Also what the renderer says of another package's spec.
+            left_out[name] = reason(error)
+            del charts[name]
+        else:
+            put(folder / f"{name}.svg", svg)
+            put(folder / f"{name}.png", png)
+    for name in CHARTS:
+        if name not in charts:
             for suffix in (".svg", ".png"):
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
-            continue
-        svg = as_svg(picture)
-        put(folder / f"{name}.svg", svg)
-        put(folder / f"{name}.png", as_png(svg))
-        drawn.append(name)
-    return drawn
+    return Drawing(charts, left_out)
 
 
-def as_svg(picture: Any) -> str:
-    """An Altair chart as SVG text."""
+def as_svg(spec: Mapping[str, Any]) -> str:
+    """A Vega-Lite spec as SVG text."""
     import altair
     import vl_convert
 
     version = "_".join(altair.SCHEMA_VERSION.split(".")[:2])
-    return str(vl_convert.vegalite_to_svg(picture.to_dict(validate=False), vl_version=version))
+    return str(vl_convert.vegalite_to_svg(dict(spec), vl_version=version))
 
 
 def as_png(svg: str) -> bytes:

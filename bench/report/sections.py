@@ -18,32 +18,18 @@ from bench.report.cases import cases
 from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.digits import significant
+from bench.report.drawing import Drawing, Drawn
 from bench.report.gallery import gallery
-from bench.report.labels import with_shared
 from bench.report.verdict import verdict
-from bench.speeds import in_order, in_words
+from bench.speeds import in_words
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a section is empty, and the command that would fill it."""
+    """Why a section lacks something, and the command that would fill it, if one would."""
 
     sentence: str
-    command: str
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A chart as the page holds it: its Vega-Lite spec, and what to see in it.
-
-    ``first`` is the title of the panel that is shown first, where there is a panel for each step; else all are shown.
-    """
-
-    name: str
-    title: str
-    caption: str
-    spec: Mapping[str, Any]
-    first: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,75 +59,62 @@ def masthead(run: Run) -> dict[str, str]:
     return {"name": method.name(run), "summary": " · ".join(part for part in parts if part)}
 
 
-def sections(run: Run, tables: Tables, today: str | None) -> list[Section]:
-    """All of them."""
+def sections(run: Run, tables: Tables, drawn: Drawing, today: str | None) -> list[Section]:
+    """All of them, with the charts that were drawn."""
     said = verdict(run, today)
     return [
         Section("verdict", "Verdict", "What to use", template="verdict.html.j2", context={"verdict": said.lines}),
         Section("cases", "All cases", "All cases", template="cases.html.j2", wide=True,
                 context={"cases": cases(tables, decisive_step(run)), "labels": tables.labels, "all_share": tables.shared}),
-        _charts(tables, "throughput", "Throughput", "Throughput, with every sweep",
+        _charts(drawn, "throughput", "Throughput", "Throughput, with every sweep",
                 Missing("Nothing was measured. To go on:", "feedbench run --resume RUN")),
-        _time(run, tables),
-        _charts(tables, "utilisation", "Accelerators", "How fast an accelerator each case can feed",
+        _time(run, drawn),
+        _charts(drawn, "utilisation", "Accelerators", "How fast an accelerator each case can feed",
                 Missing("Loading alone was not measured. To measure it:", method.command(run, "--step none"))),
-        _charts(tables, "size_throughput", "Size", "Stored size against throughput",
+        _charts(drawn, "size_throughput", "Size", "Stored size against throughput",
                 Missing("No stored dataset was measured. To measure some:", method.command(run))),
-        _break_even(run, tables),
-        _charts(tables, "cold_warm", "Cold and warm", "Cold against warm",
+        _break_even(run, tables, drawn),
+        _charts(drawn, "cold_warm", "Cold and warm", "Cold against warm",
                 Missing("No cold epoch was measured. To measure them:", method.command(run, "--cache cold"))),
         Section("claims", "Claims", "Three claims, answered by this run", template="claims.html.j2",
                 context={"claims": blocks(run)}),
-        *_further(tables),
+        *_further(drawn),
         _samples(run),
         _method(run),
     ]  # fmt: skip
 
 
-def _charts(tables: Tables, name: str, short: str, title: str, missing: Missing) -> Section:
+def _charts(drawn: Drawing, name: str, short: str, title: str, missing: Missing) -> Section:
     """A section that is one chart: its heading is the section's, what to see in it the section's first words."""
-    drawn = _drawn(tables, name)
-    if drawn is None:
-        return Section(name, short, title, missing=missing)
-    return Section(name, short, title, lead=drawn.caption, charts=[replace(drawn, title="", caption="")])
+    if name not in drawn.charts:
+        return Section(name, short, title, missing=_left_out(drawn, name) or missing)
+    chart = drawn.charts[name]
+    return Section(name, short, title, lead=chart.caption, charts=[replace(chart, title="", caption="")])
 
 
-def _time(run: Run, tables: Tables) -> Section:
-    drawn = [chart for chart in (_drawn(tables, name) for name in ("waiting", "stages")) if chart]
-    timed = any(chart.name == "stages" for chart in drawn)
+def _left_out(drawn: Drawing, *names: str) -> Missing | None:
+    """Which of these charts could not be drawn, and why; None if none failed."""
+    failed = [f"{name} ({drawn.left_out[name]})" for name in names if name in drawn.left_out]
+    return Missing(f"Left out, because it could not be drawn: {'; '.join(failed)}.") if failed else None
+
+
+def _time(run: Run, drawn: Drawing) -> Section:
+    names = ("waiting", "stages")
     missing = Missing("The stages of the pipelines were not timed. To time them:", method.command(run, "--stages"))
-    return Section("stages", "Stages", "Where the time goes", charts=drawn, missing=None if timed else missing)
+    return Section(
+        "stages", "Stages", "Where the time goes", charts=[drawn.charts[name] for name in names if name in drawn.charts],
+        missing=_left_out(drawn, *names) or (None if "stages" in drawn.charts else missing),
+    )  # fmt: skip
 
 
-def _further(tables: Tables) -> list[Section]:
+def _further(drawn: Drawing) -> list[Section]:
     """Charts that other packages add to CHARTS."""
-    drawn = [chart for chart in (_drawn(tables, name) for name in CHARTS if name not in CHARTS.built_in) if chart]
-    return [Section("further", "More charts", "More charts", charts=drawn)] if drawn else []
+    names = [name for name in CHARTS if name not in CHARTS.built_in]
+    charts, missing = [drawn.charts[name] for name in names if name in drawn.charts], _left_out(drawn, *names)
+    return [Section("further", "More charts", "More charts", charts=charts, missing=missing)] if charts or missing else []
 
 
-def _drawn(tables: Tables, name: str) -> Drawn | None:
-    chart = CHARTS[name]
-    picture = chart.draw(tables)
-    if picture is None:
-        return None
-    # Charts are validated by their tests; here it would only take time.
-    spec = picture.to_dict(validate=False)
-    return Drawn(
-        name, chart.title, chart.about, spec | {"description": f"{chart.title}. {chart.about}"}, _first(tables, spec)
-    )
-
-
-def _first(tables: Tables, spec: Mapping[str, Any]) -> str:
-    """The heading of the panel of the step that decides, if the chart has a panel for each of several steps."""
-    titles = [panel.get("title") for panel in spec.get("vconcat", ())]
-    named = [with_shared(in_words(step), tables.shared) for step in in_order(tables.results["step"])]
-    if len(titles) < 2 or not set(titles) <= set(named):
-        return ""
-    # Loading alone comes first in order, and decides only where nothing else was measured.
-    return next(title for title in [*named[1:], *named] if title in titles)
-
-
-def _break_even(run: Run, tables: Tables) -> Section:
+def _break_even(run: Run, tables: Tables, drawn: Drawing) -> Section:
     frame = tables.break_even
     groups: list[dict[str, Any]] = [
         {"step": in_words(str(step)), "today": rows.iloc[0]["today"], "rows": rows.to_dict("records")}
@@ -151,12 +124,12 @@ def _break_even(run: Run, tables: Tables) -> Section:
         "Today's case was not measured, so nothing can pay for itself. To measure it:",
         method.command(run, "--loaders image_data_generator,tfdata"),
     )
-    drawn = _drawn(tables, "break_even")
+    chart = drawn.charts.get("break_even")
     return Section(
-        "break_even", "Break-even", "When a conversion has paid for itself", lead=drawn.caption if drawn else "",
+        "break_even", "Break-even", "When a conversion has paid for itself", lead=chart.caption if chart else "",
         template="breakeven.html.j2", context={"breakeven": groups},
-        charts=[replace(drawn, title="", caption="")] if drawn else [],
-        missing=None if groups else missing,
+        charts=[replace(chart, title="", caption="")] if chart else [],
+        missing=_left_out(drawn, "break_even") or (None if groups else missing),
     )  # fmt: skip
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import typer
+
 from bench.choices import choices
 from bench.record import load_run
 from bench.report.csv import write_csv
 from bench.report.derived import tables
+from bench.report.drawing import drawing
 from bench.report.files import put
 from bench.report.page import write_page
 from bench.report.pictures import write_charts
@@ -17,6 +20,8 @@ from bench.report.summary import summary
 
 def write_report(folder: Path, today: str | None = None) -> Path:
     """Write the files of a report into a run's folder, each beside its place and then renamed; return the page's path.
+
+    A chart that cannot be drawn is left out, and standard error says so, as does the page.
 
     ``today`` is the id of the case that the user has (by default the plain generator on a directory). Raises UsageError if it
     was not measured, and DataError if the folder is no run.
@@ -27,5 +32,7 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     write_csv(run, results=shown.results, sweeps=shown.sweeps)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
     put(folder / "summary.md", said)
-    write_charts(shown, folder / "charts")
-    return write_page(run, folder, tables=shown, today=today)
+    drawn = write_charts(drawing(shown), folder / "charts")
+    for name, why in drawn.left_out.items():
+        typer.echo(f"The chart {name} is left out of the report: it could not be drawn ({why}).", err=True)
+    return write_page(run, folder, tables=shown, drawn=drawn, today=today)

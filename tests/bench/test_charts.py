@@ -135,7 +135,7 @@ def test_nothing_to_show_is_no_chart(name: str, tmp_path: Path) -> None:
 def test_a_single_sweep_of_a_single_case_is_a_chart(name: str, tmp_path: Path) -> None:
     alone = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))
     picture = CHARTS[name].draw(tables(synthetic_run(tmp_path, cases=[alone], sweeps=1)))
-    assert as_svg(picture).startswith("<svg")
+    assert as_svg(picture.to_dict()).startswith("<svg")
 
 
 def test_a_bimodal_case_shows_each_of_its_epochs(shown: Tables) -> None:
@@ -234,7 +234,7 @@ def test_names_are_data(name: str, tmp_path: Path) -> None:
     cases = [replace(case, name=odd) for case in matrix(formats=("directory",), payloads=("encoded",), limits=False)]
     picture = CHARTS[name].draw(tables(synthetic_run(tmp_path, cases=cases, sweeps=2)))
     if picture is not None:
-        svg = as_svg(picture)
+        svg = as_svg(picture.to_dict())
         assert "<script" not in svg
 
 
@@ -260,7 +260,7 @@ def test_a_picture_is_white_and_not_empty(shown: Tables) -> None:
     """Legible on a dark page too: the ground is its own."""
     import io
 
-    with Image.open(io.BytesIO(as_png(as_svg(CHARTS["throughput"].draw(shown))))) as image:
+    with Image.open(io.BytesIO(as_png(as_svg(spec("throughput", shown))))) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] > 1000
     assert (pixels[0, 0] >= 250).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from bench.record import Failed, RunRecord, append_records, load_run, write_info
 from bench.report.charts import CHARTS
@@ -60,6 +62,56 @@ def test_a_chart_that_has_nothing_to_show_any_more_goes(tmp_path: Path) -> None:
     write_report(tmp_path)
     assert not (tmp_path / "charts" / "cold_warm.png").exists()
     assert (tmp_path / "charts" / "throughput.png").is_file()
+
+
+def test_a_chart_of_another_package_that_fails_is_left_out_and_told(tmp_path: Path) -> None:
+    package, run = tmp_path / "site", tmp_path / "run"
+    (package / "other-1.dist-info").mkdir(parents=True)
+    (package / "other-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    rows = "".join(f"{name} = other:{name.upper()}\n" for name in ("fine", "raising", "unknown", "endless", "unpaintable"))
+    (package / "other-1.dist-info" / "entry_points.txt").write_text(f"[feedbench.charts]\n{rows}")
+    (package / "other.py").write_text(OTHER)
+    synthetic_run(run, cases=3, sweeps=2)
+    (run / "charts").mkdir()
+    for suffix in (".png", ".svg"):
+        (run / "charts" / f"raising{suffix}").write_bytes(b"of an earlier report")
+    done = subprocess.run(
+        [sys.executable, "-c", "from bench.cli import main; main()", "report", str(run)],
+        env={**os.environ, "PYTHONPATH": str(package)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    left_out = {
+        "raising": "(ValueError: <b>no</b> such column)",
+        "unknown": "(AttributeError: module 'other' has no attribute 'UNKNOWN')",
+        "endless": "(ValueError: Out of range float values are not JSON compliant",
+        "unpaintable": "",
+    }
+    page = (run / "report.html").read_text()
+    for name, why in left_out.items():
+        (line,) = [line for line in done.stderr.splitlines() if name in line]
+        assert line.startswith(f"The chart {name} is left out of the report: it could not be drawn ({why.strip('()')}")
+        assert f"{name} {escape(why)}" in page
+        assert not list((run / "charts").glob(f"{name}.*"))
+        assert f'data-chart="{name}"' not in page
+    assert 'data-chart="fine"' in page
+    assert {path.name for path in (run / "charts").iterdir()} >= {"fine.svg", "fine.png", "throughput.svg", "throughput.png"}
+
+
+OTHER = """
+import altair
+from bench.report.charts.base import Chart
+
+class Spec(dict):
+    def to_dict(self, validate=True):
+        return dict(self)
+
+def raises(tables):
+    raise ValueError("<b>no</b>\\nsuch column")
+
+FINE = Chart("fine", "Fine", lambda tables: altair.Chart(tables.results).mark_point().encode(x="images_per_s:Q"), "It works.")
+RAISING = Chart("raising", "Raising", raises)
+ENDLESS = Chart("endless", "Endless", lambda tables: Spec(mark="point", width=float("inf"), data={"values": []}))
+UNPAINTABLE = Chart("unpaintable", "Unpaintable", lambda tables: Spec(mark={"no": "mark"}, data={"values": []}))
+"""
 
 
 def test_todays_case_is_passed_through(folder: Path, tmp_path: Path) -> None:
