@@ -22,9 +22,11 @@ VISIT_S = 5.0
 ENOUGH_IMAGES = 2000
 """Steady state needs no more; sizes and times are scaled to the whole dataset."""
 CONTENDERS = (
-    ("directory", "encoded", "tfdata"), ("hdf5", "raw", "tfdata"), ("directory", "encoded", "threaded"),
-    ("tfrecord", "encoded", "tfdata"), ("hdf5", "encoded", "tfdata"), ("lmdb", "raw", "tfdata"), ("lmdb", "encoded", "tfdata"),
-    ("tfrecord", "raw", "tfdata"), ("directory", "raw", "tfdata"), ("directory", "encoded", "image_dataset_from_directory"),
+    ("directory", "encoded", "threaded"), ("directory", "encoded", "tfdata"), ("hdf5", "raw", "tfdata"),
+    ("lmdb", "encoded", "threaded"), ("hdf5", "encoded", "threaded"), ("tfrecord", "encoded", "threaded"),
+    ("lmdb", "raw", "threaded"), ("tfrecord", "encoded", "tfdata"), ("lmdb", "encoded", "tfdata"), ("hdf5", "encoded", "tfdata"),
+    ("tfrecord", "raw", "threaded"), ("directory", "raw", "threaded"),
+    ("directory", "encoded", "image_dataset_from_directory"),
 )  # fmt: skip
 """What may beat today's case, likeliest first: a short budget holds only the first of them."""
 

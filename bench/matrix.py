@@ -64,12 +64,12 @@ def product(options: RunOptions) -> list[Case]:
 def by_default(case: Case) -> bool:
     """Whether a cell belongs to the default matrix, which ends within ten minutes on two cores (docs/measurement.md).
 
-    Loading alone is measured outside the model only: inside, a part of the work is left to a step that is not there. With
-    the real step, raw images are fed by the loaders that are made for them.
+    Placements are compared over a directory, which every loader reads, and under a step that trains: loading alone, inside the
+    model, would leave out the work that is left to a step that is not there. Raw images are fed by the loaders made for them.
     """
-    if case.step.trains:
-        return case.payload == "encoded" or case.loader in MADE_FOR_RAW
-    return case.spec.placement == "pipeline"
+    if case.spec.placement == "model" and not (case.step.trains and (case.format, case.payload) == ("directory", "encoded")):
+        return False
+    return case.payload == "encoded" or case.loader in MADE_FOR_RAW
 
 
 def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:

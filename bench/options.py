@@ -16,7 +16,7 @@ from loaders.base import PLACEMENTS
 from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
 
-DEFAULT_LOADERS = ("image_data_generator", "from_generator", "tfdata", "image_dataset_from_directory")
+DEFAULT_LOADERS = ("image_data_generator", "from_generator", "tfdata", "threaded", "image_dataset_from_directory")
 """What is measured unless others are named: rivals and the data service only then."""
 DEFAULT_STEPS = ("feature_extraction", "none")
 

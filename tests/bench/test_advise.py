@@ -132,6 +132,6 @@ def test_the_whole_way(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     said: list[str] = []
     found = ask(Question(images=images, step="emulated:100000", budget_s=1, results=tmp_path / "results"), said.append)
     assert said[0].startswith("Input-bound: yes. Today (image_data_generator on directory encoded")
-    assert said[1].startswith("Use tfdata on " if found.change else "Change nothing: ")
+    assert said[1].startswith(f"Use {found.best.loader} on " if found.change else "Change nothing: ")
     assert said[-1].startswith("\nEverything that was measured: ")
     assert len("\n".join(said).splitlines()) <= 16
