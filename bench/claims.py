@@ -23,7 +23,10 @@ Answered: TypeAlias = Literal["yes", "no", "tie"]
 
 @dataclass(frozen=True)
 class Claim:
-    """Does ``treated`` beat ``control``, in the one field that differs? ``costs`` asks whether it loses instead."""
+    """Does ``treated`` beat ``control``, in the one field that differs? ``costs`` asks whether it loses instead.
+
+    ``note`` says how to read the answer, where the question alone may mislead; ``not_alone`` why loading alone can't give one.
+    """
 
     name: str
     question: str
@@ -31,13 +34,18 @@ class Claim:
     treated: str
     control: str
     costs: bool = False
+    note: str = ""
+    not_alone: str = ""
 
 
 CLAIMS = (
     Claim("wrapped_generator", "Is the wrapped generator faster than the plain one?",
           "loader", "from_generator", "image_data_generator"),
     Claim("model_placement", "Does preprocessing inside the model cost training time?",
-          "placement", "model", "pipeline", costs=True),
+          "placement", "model", "pipeline", costs=True,
+          note="The ratio is the speed with preprocessing inside the model ÷ outside. Above 1, inside was faster, so it costs no "
+               "time: no. Below 1, it costs time: yes.",
+          not_alone="without a step nothing runs inside the model, so its share of the work would go unmeasured"),
     Claim("hdf5", "Does HDF5 beat a directory?", "format", "hdf5", "directory"),
     Claim("lmdb", "Does LMDB beat a directory?", "format", "lmdb", "directory"),
 )  # fmt: skip

@@ -20,11 +20,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Line:
-    """A claim under one step, in words. ``answer`` is None where the run has no pair of cases for it; ``missing`` measures it."""
+    """A claim under one step, in words. ``answer`` is None where the run has no pair of cases for it.
+
+    Then ``missing`` is the command that measures it, or ``reason`` says why none is worth measuring.
+    """
 
     step: str
     answer: Answer | None = None
     missing: str = ""
+    reason: str = ""
 
     @property
     def tally(self) -> str:
@@ -62,6 +66,8 @@ def _lines(run: Run, claim: Claim, found: Sequence[Answer]) -> list[Line]:
     lines: list[Line] = []
     for name, (words, option) in KINDS.items():
         answered = [Line(in_words(one.step), one) for one in found if kind(one.step) == name]
+        if not answered and name == "none" and claim.not_alone:
+            answered = [Line(words, reason=claim.not_alone)]
         lines += answered or [Line(words, missing=command(run, option, _pair(claim)))]
     return lines
 

@@ -120,7 +120,8 @@ def _claims(run: Run) -> str:
     for found in blocks(run):
         for number, line in enumerate(found.lines):
             question = text(found.claim.question) if not number else ""
-            answer = _answer(line.answer) if line.answer else ["open", "", "", f"measure it: {code(line.missing)}"]
+            open_ = text(line.reason) if line.reason else f"measure it: {code(line.missing)}"
+            answer = _answer(line.answer) if line.answer else ["open", "", "", open_]
             rows.append([question, text(line.step), *answer])
     head = ["claim", "measured with", "answer", "times as fast", "interval", "single pairs"]
     pooled = (

@@ -177,6 +177,19 @@ def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:
         assert command in page.text
 
 
+def test_what_loading_alone_cannot_answer_says_why(tmp_path: Path) -> None:
+    """As the default matrix has it: loading alone is measured outside the model only."""
+    cases = [case for case in matrix(limits=False) if case.step.trains or case.spec.placement == "pipeline"]
+    words = " ".join(Page.of(write_page(synthetic_run(tmp_path, cases=cases))).text.split())
+    before, claim = words.split("Does preprocessing inside the model cost training time?")
+    claim = claim.partition("Does HDF5")[0]
+    why = "without a step nothing runs inside the model, so its share of the work would go unmeasured."
+    assert f"loading alone open not measured: {why}" in claim
+    assert "--step none" not in claim
+    assert "Above 1, inside was faster, so it costs no time: no." in claim
+    assert "A limit is no case to choose" in before
+
+
 def test_a_run_without_records_is_a_page(tmp_path: Path) -> None:
     synthetic_run(tmp_path, cases=3)
     (tmp_path / "records.jsonl").write_text("")
