@@ -14,6 +14,7 @@ import tensorflow as tf
 from loaders import graph
 from loaders.base import LoaderSpec, Stage
 from loaders.graph_cache import GraphCache
+from loaders.graph_transformations import map_
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -49,7 +50,7 @@ class Pipeline:
         dataset, spec = self._dataset, self._spec
         shards = tf.data.Dataset.range(dataset.shards)
         if spec.shuffle:
-            shards = shards.map(plain(lambda place: graph.permuted(place, dataset.shards, spec.seed, epoch)))
+            shards = map_(shards, lambda place: graph.permuted(place, dataset.shards, spec.seed, epoch))
         return self._shuffled(epoch, dataset.stream(shards), drop=spec.drop_remainder and spec.on_error == "stop")
 
     def shard_records(self, epoch: Tensor, shard: Tensor) -> tf.data.Dataset:
@@ -61,7 +62,7 @@ class Pipeline:
             seed = tf.cast(graph.uniform(epoch, epoch, self._spec.seed, 2) * (1 << 24), tf.int64)
             samples = samples.shuffle(self._buffer, seed=seed, reshuffle_each_iteration=False)
         batches = samples.batch(self._spec.batch_size, drop_remainder=drop)
-        return batches.map(plain(lambda numbers, records: (epoch, numbers, records)))
+        return map_(batches, lambda numbers, records: (epoch, numbers, records))
 
     def parse(self, epoch: Tensor, numbers: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
         """The batch of some records: images and labels."""
@@ -84,7 +85,7 @@ class Pipeline:
 
     def _decode_all(self, numbers: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
         places = tf.range(tf.size(numbers))
-        samples = tf.data.Dataset.from_tensor_slices((encoded, places)).map(plain(self._sample)).ignore_errors()
+        samples = map_(tf.data.Dataset.from_tensor_slices((encoded, places)), self._sample).ignore_errors()
         batch = samples.batch(self._spec.batch_size)
         nothing = tf.nest.map_structure(lambda part: tf.zeros([0, *part.shape[1:]], part.dtype), batch.element_spec)
         whole = batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(run_options())

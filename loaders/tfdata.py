@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from loaders import graph
 from loaders.base import STAGES, LoaderSpec, Stage
-from loaders.native import Pipeline, plain, run_options
+from loaders.graph_transformations import flat_map, map_, scan
+from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
 from storage.base import DatasetInfo
@@ -50,7 +51,7 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._until = until
         self._length = batches_in(len(dataset), spec)
         self._beginning = Lock()
-        self._failure: FeedbenchError | None = None
+        self._failures: dict[int, FeedbenchError] = {}
         self.skipped = 0
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._counter = Counter()
@@ -61,16 +62,16 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         spec = self.spec
         pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
-        how = {"num_parallel_calls": calls, "deterministic": spec.deterministic}
+        how: dict[str, Any] = {"calls": calls, "deterministic": spec.deterministic}
         if self._stored.info.format == "tfrecord":
-            one = tf.data.Dataset.from_tensors(0).map(plain(lambda _: self._counter.take()))
-            batches = one.flat_map(plain(pipeline.records)).map(plain(pipeline.parse), **how)
+            one = map_(tf.data.Dataset.from_tensors(0), lambda _: self._counter.take())
+            batches = map_(flat_map(one, pipeline.records), pipeline.parse, **how)
         else:
             # Batches that lose samples are cut anew, so that only the very last may be short.
             count = -(-len(self._stored) // spec.batch_size) if spec.on_error == "skip" else self._length
             numbers = tf.data.Dataset.range(count)
-            numbered = numbers.scan(tf.constant(-1, tf.int64), plain(self._counter.number))
-            batches = numbered.map(plain(pipeline.batch), **how)
+            numbered = scan(numbers, tf.constant(-1, tf.int64), self._counter.number)
+            batches = map_(numbered, pipeline.batch, **how)
         if self._until == Stage.HAND_OVER:
             if spec.on_error == "skip":
                 batches = batches.rebatch(spec.batch_size, drop_remainder=spec.drop_remainder)
@@ -88,8 +89,9 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
         def fail(wanted: Any, good: Any) -> bool:
             lost = min(set(range(len(wanted))) - set(good.tolist()))
-            self._failure = unreadable(self._stored, int(wanted[lost]))
-            raise self._failure
+            number = int(wanted[lost])
+            self._failures[number] = unreadable(self._stored, number)
+            raise self._failures[number]
 
         return tf.numpy_function(fail, [numbers, kept], tf.bool)
 
@@ -114,7 +116,8 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             self.skipped += len(self._stored) - delivered
 
     def _named(self, error: Exception) -> Exception:
-        return self._failure or error
+        # Batches ahead of the one that ends the pass may have failed too.
+        return next((failure for failure in self._failures.values() if str(failure) in str(error)), error)
 
     def __len__(self) -> int:
         return self._length
