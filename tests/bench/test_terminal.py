@@ -73,12 +73,13 @@ def test_the_table_of_a_run_under_way_fits_the_terminal(run: Run) -> None:
     bar = Bar(console)
     with bar:
         bar.plan(len(run.records))
-        for record in run.records:
+        for number, record in enumerate(run.records, 1):
             bar.now(f"sweep {record.sweep + 1}: {record.case.id}")
             bar.measured(record)
             bar.done()
-            lines = console.render_lines(bar._shown())
-            assert len(lines) <= 24
+            if number % 20 == 0 or number == len(run.records):
+                lines = console.render_lines(bar._shown())
+                assert len(lines) <= 24
     assert "lmdb-raw-tfdata-model" in "".join(segment.text for line in lines for segment in line)
     assert f"{len(run.records)}/{len(run.records)}" in "".join(segment.text for line in lines for segment in line)
 
