@@ -90,7 +90,7 @@ def model(
     Example: feedbench model MobileNetV2 --no-top --image-size 160
     """
     from bench.model_output import show
-    from bench.options import size
+    from bench.vary import size
 
     show(name, image_size=size(image_size) if image_size else None, top=top, classes=classes, plot=plot, say=typer.echo)
 
@@ -261,9 +261,9 @@ def train(
     Example: feedbench train data/demo/hdf5-encoded --loader tfdata --epochs 10 --fine-tune-epochs 5
     """
     from bench.case import StepSpec
-    from bench.options import size
     from bench.train import Training
     from bench.train_output import fitted, new_folder, train_and_print
+    from bench.vary import size
     from loaders.base import LoaderSpec
 
     spec = LoaderSpec(

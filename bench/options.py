@@ -104,14 +104,6 @@ def names(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parts))
 
 
-def size(text: str | None) -> tuple[int, int]:
-    """``160`` or ``120x160`` (height x width)."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text or "160")
-    if match is None or not int(match[1]) or (match[2] is not None and not int(match[2])):
-        raise UsageError(f"--image-size must be N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
-    return int(match[1]), int(match[2] or match[1])
-
-
 def seconds(text: str | None) -> float | None:
     """``90``, ``90s``, ``10m`` or ``1h`` in seconds."""
     if text is None:

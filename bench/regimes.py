@@ -153,7 +153,8 @@ def main(
 ) -> None:
     """Seconds an epoch and the share of it spent waiting, for each loader and regime."""
     from bench.model import scaling_of
-    from bench.options import names, size
+    from bench.options import names
+    from bench.vary import size
     from loaders import LOADERS
 
     spec = LoaderSpec(batch_size=batch_size, image_size=size(image_size), scaling=scaling_of(model))

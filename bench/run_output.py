@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.model import application, image_size_of, is_own
-from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds, size
+from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
 from bench.record import Run, load_run
 from bench.run_table import run_table
 from bench.schedule import resume, run
 from bench.speeds import outcome
-from bench.vary import files_by_name, variations
+from bench.vary import files_by_name, size, variations
 
 SETTINGS = (
     "model",

@@ -6,6 +6,7 @@ but a setting: ``--workers 4`` is ``--vary workers=4``. Imports no TensorFlow, u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -57,6 +58,14 @@ def variations(texts: Iterable[str], loaders: Sequence[str]) -> tuple[Variation,
             raise UsageError(f"--vary: {name} is given twice; name all its values at once: --vary {name}=V1,V2")
         found[name] = _variation(name, parts, [loader for loader in loaders if loader in LOADERS])
     return tuple(found.values())
+
+
+def size(text: str | None) -> tuple[int, int]:
+    """``160`` or ``120x160`` (height x width)."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text or "160")
+    if match is None or not int(match[1]) or (match[2] is not None and not int(match[2])):
+        raise UsageError(f"--image-size must be N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def settings(varied: Sequence[Variation]) -> list[Setting]:
@@ -130,8 +139,6 @@ def _names(owner: Any) -> list[str]:
 def _value(name: str, text: str, hint: Any) -> Any:
     """A text as what a field holds. Sizes are N or HEIGHTxWIDTH, switches on or off."""
     if name == "image_size":
-        from bench.options import size
-
         return size(text)
     try:
         return TypeAdapter(hint).validate_python(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
@@ -30,6 +31,14 @@ def test_imports_run_one_way(room: str) -> None:
     for path in (ROOT / room).rglob("*.py"):
         crossed = {name.split(".")[0] for name in imports(path)} & (set(MAY_IMPORT) | {"tests"})
         assert crossed <= MAY_IMPORT[room], f"{path.relative_to(ROOT)} imports {crossed - MAY_IMPORT[room]}"
+
+
+def test_modules_of_bench_import_each_other_in_no_circle() -> None:
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "bench").rglob("*.py")}
+    modules = {name: path for name, path in files.items() if path.name != "__init__.py"}
+    graph = {name: imports(path) & modules.keys() for name, path in modules.items()}
+    assert "bench.vary" in graph["bench.options"]
+    TopologicalSorter(graph).prepare()  # CycleError names the circle.
 
 
 def test_reports_name_no_tensorflow() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.matrix import cases
-from bench.options import RunOptions, names, seconds, size
+from bench.options import RunOptions, names, seconds
 from bench.run_output import options_of
+from bench.vary import size
 from storage.errors import DataError, FeedbenchError, UsageError
 
 
