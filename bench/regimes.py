@@ -2,15 +2,17 @@
 
 The epochs are those of ``feedbench train`` (``train.learn``), whole, on the same stored images, from the same process; rounds
 are interleaved, each with the loaders in another order, and the first one, which starts everything up, is not counted.
+Where whole epochs take too long, ``--batches`` takes the first so many of each, and the table says so.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -30,13 +32,32 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one loader under one regime: medians over rounds. ``stored`` is the name of the stored dataset that it read."""
+    """Of one loader under one regime: medians over rounds, each of ``images`` images.
+
+    ``stored`` is the name of the stored dataset that it read.
+    """
 
     regime: str
     loader: str
     stored: str
     seconds: float
     wait_share: float
+    images: int
+
+
+class Beginning:
+    """The first ``batches`` of each epoch of a feed."""
+
+    def __init__(self, feed: Feed, batches: int) -> None:
+        self._feed = feed
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return min(self._batches, len(self._feed))
+
+    def epoch(self, n: int) -> Iterator[tuple[Any, Any]]:
+        """What of the n-th pass is wanted; no batch after it is asked for."""
+        return islice(iter(self._feed.epoch(n)), self._batches)
 
 
 class Nobody:
@@ -56,10 +77,14 @@ def measure(
     steps: Sequence[StepSpec],
     *,
     rounds: int = ROUNDS,
+    batches: int | None = None,
     say: Callable[[str], None],
     clock: Clock = time.perf_counter_ns,
 ) -> list[Cost]:
-    """Every loader, over the first of ``stored`` that it serves, under every step. Loaders that serve none are told and left out."""
+    """Every loader, over the first of ``stored`` that it serves, under every step. Loaders that serve none are told and left out.
+
+    ``batches``: only the first so many of each epoch.
+    """
     from bench.train import learn
 
     costs: list[Cost] = []
@@ -72,7 +97,8 @@ def measure(
                 order = list(feeds)
                 random.Random(f"{spec.seed}:{number}").shuffle(order)
                 for name in order:
-                    row = learn(feeds[name][1], step, clock, number, Nobody())
+                    feed = feeds[name][1]
+                    row = learn(Beginning(feed, batches) if batches else feed, step, clock, number, Nobody())
                     say(f"{regime.step} {name} round {number}: {row['seconds']:.1f} s, {row['wait_share']:.1%} waiting")
                     if number:
                         seen[name].append(row)
@@ -83,6 +109,7 @@ def measure(
                     feeds[name][0].name,
                     median(row["seconds"] for row in rows),
                     median(row["wait_share"] for row in rows),
+                    rows[-1]["images"],
                 )
                 for name, rows in seen.items()
             ]
@@ -123,12 +150,14 @@ def _compiled(step: StepSpec, spec: LoaderSpec, path: Path) -> Any:
     return made
 
 
-def table(costs: Sequence[Cost]) -> list[str]:
-    """Markdown: a row a loader, a column a regime."""
+def table(costs: Sequence[Cost], *, whole: bool = True) -> list[str]:
+    """Markdown: a row a loader, a column a regime. What is not of ``whole`` epochs is not called an epoch's."""
     regimes = list(dict.fromkeys(cost.regime for cost in costs))
     found = {(cost.loader, cost.regime): cost for cost in costs}
     stored = {cost.loader: cost.stored for cost in costs}
-    lines = ["| loader | reads | " + " | ".join(f"{regime}: s an epoch, waiting" for regime in regimes) + " |"]
+    images = ", ".join(f"{number:,}" for number in sorted({cost.images for cost in costs}))
+    unit = f"s an epoch of {images} images" if whole else f"s for an epoch's first {images} images"
+    lines = ["| loader | reads | " + " | ".join(f"{regime}: {unit}, waiting" for regime in regimes) + " |"]
     lines.append("|---" * (2 + len(regimes)) + "|")
     for loader, path in stored.items():
         cells = (f"{found[loader, r].seconds:.1f}, {found[loader, r].wait_share:.1%}" for r in regimes)
@@ -150,10 +179,14 @@ def main(
     image_size: Annotated[str, typer.Option(help="N or HEIGHTxWIDTH.")] = "160",
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 32,
     rounds: Annotated[int, typer.Option(help="Epochs of each; the first is not counted.", min=2)] = ROUNDS,
+    batches: Annotated[
+        int | None, typer.Option(help="Only the first so many batches of each epoch.", show_default="all", min=1)
+    ] = None,
 ) -> None:
     """Seconds an epoch and the share of it spent waiting, for each loader and regime."""
     from bench.model import scaling_of
     from bench.options import names
+    from bench.quiet import load_tensorflow
     from bench.vary import size
     from loaders import LOADERS
 
@@ -162,10 +195,12 @@ def main(
     unknown = [step.step for step in steps if step.step not in REGIMES]
     if unknown:
         raise UsageError(f"--regimes: unknown name {unknown[0]!r}; expected one or more of: {', '.join(REGIMES)}")
+    load_tensorflow()
     costs = measure(
-        stored, names(loaders) or tuple(LOADERS), spec, steps, rounds=rounds, say=lambda text: typer.echo(text, err=True)
-    )
-    typer.echo("\n".join(table(costs)))
+        stored, names(loaders) or tuple(LOADERS), spec, steps, rounds=rounds, batches=batches,
+        say=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    typer.echo("\n".join(table(costs, whole=batches is None)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from bench.case import StepSpec
 from bench.evaluate import evaluator
 from bench.history import Epoch
 from bench.model import Transfer
-from bench.run import Clock, epoch_ticks
+from bench.run import Batches, Clock, epoch_ticks
 from bench.step import TrainingStep
 from loaders.base import Feed, LoaderSpec
 from storage.base import DatasetInfo
@@ -228,7 +228,7 @@ class _Learning:
             self._watcher.batch(length, loss)
 
 
-def learn(feed: Feed, step: TrainingStep, clock: Clock, number: int, watcher: Watcher) -> dict[str, Any]:
+def learn(feed: Batches, step: TrainingStep, clock: Clock, number: int, watcher: Watcher) -> dict[str, Any]:
     """One epoch of training, as the fields of ``Epoch`` that it fills."""
     learning = _Learning(step, watcher)
     began = clock()

@@ -56,16 +56,21 @@ def test_medians_over_all_rounds_but_the_first(folder: Path) -> None:
     assert [(cost.seconds, cost.wait_share) for cost in costs] == [(10.0, 0.5)] * 2
     assert {cost.loader for cost in costs} == {"image_data_generator", "from_generator"}
     assert sum(line.startswith("webdataset is left out: ") for line in said) == 1
+    assert {cost.images for cost in costs} == {32}
+    part = measure([folder / "hdf5"], ["image_data_generator"], spec, [step], batches=3, say=said.append, clock=clock)
+    # Of eight readings, three are steps and one is the end.
+    assert [(cost.seconds, cost.wait_share, cost.images) for cost in part] == [(8.0, 0.5, 24)]
     with pytest.raises(UsageError, match="none of the loaders serves any"):
         measure([folder / "hdf5"], ["webdataset"], spec, [step], say=said.append)
 
 
 def test_the_table() -> None:
-    costs = [Cost("full", "a", "hdf5", 1.25, 0.5), Cost("full", "b", "lmdb", 2, 0), Cost("fine_tune", "a", "hdf5", 3, 1)]
-    assert table([*costs, Cost("fine_tune", "b", "lmdb", 4, 0.25)])[2:] == [
-        "| `a` | hdf5 | 1.2, 50.0% | 3.0, 100.0% |",
-        "| `b` | lmdb | 2.0, 0.0% | 4.0, 25.0% |",
-    ]
+    costs = [Cost("full", "a", "hdf5", 1.25, 0.5, 500), Cost("full", "b", "lmdb", 2, 0, 500)]
+    costs += [Cost("fine_tune", "a", "hdf5", 3, 1, 500), Cost("fine_tune", "b", "lmdb", 4, 0.25, 500)]
+    head, _, *rows = table(costs)
+    assert "| full: s an epoch of 500 images, waiting | fine_tune: s an epoch of 500 images, waiting |" in head
+    assert rows == ["| `a` | hdf5 | 1.2, 50.0% | 3.0, 100.0% |", "| `b` | lmdb | 2.0, 0.0% | 4.0, 25.0% |"]
+    assert "| full: s for an epoch's first 500 images, waiting |" in table(costs, whole=False)[0]
 
 
 def test_from_the_command_line(folder: Path) -> None:
@@ -73,7 +78,12 @@ def test_from_the_command_line(folder: Path) -> None:
     arguments += ["--model", str(folder / "base.keras"), "--batch-size", "8", "--rounds", "2", "--regimes"]
     done = CliRunner().invoke(app, [*arguments, "feature_extraction,full"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "| loader | reads | feature_extraction: s an epoch, waiting | full: s an epoch, waiting |" in done.output
+    assert (
+        "| loader | reads | feature_extraction: s an epoch of 32 images, waiting | full: s an epoch of 32 images, waiting |"
+        in done.output
+    )
     assert "| `from_generator` | hdf5 | " in done.output
+    done = CliRunner().invoke(app, [*arguments, "full", "--batches", "2"], catch_exceptions=False)
+    assert "| full: s for an epoch's first 16 images, waiting |" in done.output
     with pytest.raises(UsageError, match="--regimes: unknown name 'none'"):
         CliRunner().invoke(app, [*arguments, "none"], catch_exceptions=False)
