@@ -77,7 +77,7 @@ class PlainSource:
 
 def _open(reader: Reader) -> ShardSource:
     if isinstance(reader, SupportsFiles) and isinstance(reader, SupportsRandomAccess):
-        return _Files(reader, reader.labels())
+        return _Files(reader, reader.labels(), reader.sizes())
     if isinstance(reader, SupportsImagePlaces):
         return _Records(reader)
     places = reader.places() if isinstance(reader, SupportsPlaces) else None
@@ -155,8 +155,8 @@ class _Records:
 class _Files:
     """Files in folders."""
 
-    def __init__(self, reader: SupportsFiles, labels: NDArray[np.int64]) -> None:
-        self._reader = reader
+    def __init__(self, reader: SupportsFiles, labels: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        self._reader, self._size = reader, sizes.data
         names, offsets = reader.packed_names()
         self._names, self._offsets, self._label = names.data, offsets.data, labels.data
         self._folder, self._suffix = os.fsencode(reader.folder), os.fsencode(reader.suffix)
@@ -167,8 +167,10 @@ class _Files:
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                length = 0
-                while read := os.readv(handle, [scratch[length:]]):
+                length = os.readv(handle, [scratch])
+                # A file of the size that the index states is read whole by then: each call more lets go of Python's lock, and
+                # takes it again from a thread that holds it. Any other is read until there is no more.
+                while length != self._size[index] and (read := os.readv(handle, [scratch[length:]])):
                     length += read
                 content = scratch[:length] if length < len(scratch) else _rest(handle, bytes(scratch))
             finally:

@@ -98,6 +98,16 @@ def test_a_missing_file_is_named(pictures: Path, tmp_path: Path) -> None:
             PlainSource(dataset).fetch(3, memoryview(bytearray(100)))
 
 
+@pytest.mark.parametrize("change", [-7, 5])
+def test_a_file_that_changed_since_is_read_to_its_end(pictures: Path, tmp_path: Path, change: int) -> None:
+    with open_dataset(stored(pictures, tmp_path, "directory", "encoded")) as dataset:
+        file = dataset.path / dataset.split / dataset.key(3)
+        content = (file.read_bytes() + b"stray")[: file.stat().st_size + change]
+        file.write_bytes(content)
+        for room in (64, len(content), 1 << 20):
+            assert bytes(PlainSource(dataset).fetch(3, memoryview(bytearray(room)))[0]) == content
+
+
 def test_compressed_hdf5_goes_through_its_library(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "lzf"
     storage.convert(pictures, to="hdf5", out=out, payload="raw", image_size=SIZE, workers=1, compression="lzf")
