@@ -229,10 +229,12 @@ def train(
     loader: Annotated[str, typer.Option(help="Which input pipeline feeds it.")] = "tfdata",
     epochs: Annotated[int, typer.Option(help="Epochs before fine-tuning.")] = 10,
     fine_tune_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of fine-tuning after them.", show_default="5; 0 with --step full")
+        int | None, typer.Option(help="Epochs of fine-tuning after them.", show_default="5; 0 with another --step")
     ] = None,
     fine_tune_at: Annotated[int, typer.Option(help="The first layer of the base that is fine-tuned.")] = 100,
-    step: Annotated[str, typer.Option(help="The first regime: feature_extraction, or full.")] = "feature_extraction",
+    step: Annotated[
+        str, typer.Option(help="The first regime: feature_extraction, fine_tune or full.")
+    ] = "feature_extraction",
     model: Annotated[str, typer.Option(help="A keras.applications name, or a .keras file.")] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="Of the base: none, imagenet, or a .weights.h5 or .h5 file.")] = "none",
     placement: Annotated[str, typer.Option(help="pipeline or model: where scaling and augmentation happen.")] = "pipeline",
@@ -262,7 +264,7 @@ def train(
     """
     from bench.case import StepSpec
     from bench.train import Training
-    from bench.train_output import fitted, new_folder, train_and_print
+    from bench.train_output import fitted, new_folder, train_and_print, usual_fine_tuning
     from bench.vary import size
     from loaders.base import LoaderSpec
 
@@ -276,7 +278,7 @@ def train(
     )  # fmt: skip
     training = Training(
         dataset=dataset, results=results or new_folder(Path("results")), loader=loader, spec=spec, step=step_spec,
-        epochs=epochs, fine_tune_epochs=(5 if step != "full" else 0) if fine_tune_epochs is None else fine_tune_epochs,
+        epochs=epochs, fine_tune_epochs=usual_fine_tuning(step) if fine_tune_epochs is None else fine_tune_epochs,
         export=export, both_ways=both_ways,
     )  # fmt: skip
     raise typer.Exit(train_and_print(fitted(training, image_size=image_size)))

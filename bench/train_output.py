@@ -81,6 +81,11 @@ def new_folder(results: Path) -> Path:
     return next(path for path in free if not path.exists())
 
 
+def usual_fine_tuning(step: str) -> int:
+    """Epochs of fine-tuning where none are asked for: transfer learning is whole, and whoever names another regime gets just that."""
+    return 5 if step == "feature_extraction" else 0
+
+
 def fitted(training: Training, *, image_size: str | None) -> Training:
     """The training at the image size and with the scaling that its model wants.
 
@@ -103,6 +108,7 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
     """Train with a line an epoch, and say where everything is and how to go on if it is interrupted. Returns the exit code."""
     console = console or Console()
     screen = Screen(console, training.results)
+    screen.say(_plan(training))
     load_tensorflow()
     try:
         rows = train(training, screen)
@@ -123,6 +129,18 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
     ]
     screen.say(f"left in {training.results}: {', '.join(left)}")
     return 0
+
+
+def _plan(training: Training) -> str:
+    """How many epochs of what: fine-tuning also follows where nobody asked for it."""
+    phases = [(training.epochs, training.step.step), (training.fine_tune_epochs, "fine_tune")]
+    said = [
+        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} of {regime}"
+        + (f" from layer {training.step.fine_tune_at}" if regime == "fine_tune" else "")
+        for epochs, regime in phases
+        if epochs
+    ]
+    return ", then ".join(said)
 
 
 def _sum(rows: Sequence[Epoch]) -> str:
