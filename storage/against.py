@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from storage.base import DatasetInfo, Layout, layout_options
 from storage.dataset import open_dataset
+from storage.depth import Depth
 from storage.errors import DataError, UsageError
 from storage.key_index import KeyIndex
 from storage.media import MAX_PIXELS
@@ -37,10 +38,13 @@ class Comparison:
     folder: Path
     """Of the listing's key index, and of ``seen``: a byte a row of the listing, 1 once its image was found stored."""
     job: Job
+    depth: Depth
 
 
-def compare(root: Path, info: DatasetInfo, origin: Path, workers: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Compare every sample with the image that it was made from; then say which images of the source are not stored.
+def compare(
+    root: Path, info: DatasetInfo, origin: Path, depth: Depth, workers: int
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Compare samples with the images that they were made from; if all are, say which images of the source are not stored.
 
     Gives bytes of the dataset that were looked at, and the faults found there, a line each.
     """
@@ -58,13 +62,15 @@ def compare(root: Path, info: DatasetInfo, origin: Path, workers: int) -> Iterat
         only = next(iter(source.splits)) if len(source.splits) == 1 else None
         tasks = [
             Comparison(root, split, number, origin, only or split, source.splits[only or split],
-                       folder / "index" / (only or split), _job(root, info))
+                       folder / "index" / (only or split), _job(root, info), depth)
             for split, stored in info.splits.items() if (only or split) in source.splits
             for number in range(len(stored.shards))
         ]  # fmt: skip
         for split in set(info.splits) - set(source.splits) if only is None else ():
             yield 0, (f"{root}: has the split {split!r}, which {origin} has not",)
         yield from _all(tasks, workers)
+        if depth.share < 1:  # what was not looked for cannot be told from what is missing
+            return
         left = {split: np.fromfile(folder / "index" / split / "seen", np.uint8) == 0 for split in source.splits}
         missing = sum(int(rows.sum()) for rows in left.values())
         if missing > info.skipped_samples:
@@ -115,9 +121,12 @@ def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:
     index, seen = KeyIndex(listing, task.folder), np.memmap(task.folder / "seen", np.uint8, "r+")
     faults: list[str] = []
     with open_dataset(task.root, task.split) as dataset, task.source.images.open(listing) as read:
-        size = dataset.split_info.shards[task.number].bytes
+        shards = dataset.split_info.shards
+        size, start = shards[task.number].bytes, sum(shard.samples for shard in shards[: task.number])
         try:
-            for sample in dataset.shard(task.number):
+            reader = dataset.shard(task.number)
+            some = (dataset.sample(start + at) for at in task.depth.rows(len(reader)).tolist())
+            for sample in reader if task.depth.share >= 1 else some:
                 row = index.find(sample.key)
                 if row is None or seen[row]:
                     how = "is stored twice" if row is not None else f"is not in {task.origin}"

@@ -8,31 +8,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
-
-import numpy as np
 
 from storage import FORMATS
 from storage.against import compare
 from storage.base import DatasetInfo, ShardInfo, SupportsChecking, SupportsStructureCheck
 from storage.checksum import crc32c
 from storage.dataset import read_info
+from storage.depth import Depth
 from storage.directory import strays
 from storage.errors import DataError, UsageError
 
 Part: TypeAlias = tuple[int, tuple[str, ...]]
 """What one step looked at, in bytes of the dataset, and every fault that it found, a line each."""
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How closely a shard is looked at."""
-
-    share: float = 1.0
-    seed: int = 0
-    untrusted: bool = False
 
 
 def verify(
@@ -52,7 +41,8 @@ def verify(
     share
         Less than 1 reads that share of each shard's samples, drawn by ``seed``, and no digests: a quick look.
     against
-        The folder or dataset that it was made from: every sample is compared with its image too.
+        The folder or dataset that it was made from: every sample that is read is compared with its image too, and with all of
+        them read, images that are missing are named.
     untrusted
         Whoever made the dataset may mean harm: its digests prove nothing, so every shard's structure is checked before an engine opens
         it, and every sample is read.
@@ -80,11 +70,12 @@ def verify(
             if progress is not None:
                 progress(min(done, total), total)
 
-    take(_in_parallel(root, info, shards, Depth(share, seed, untrusted), count))
+    depth = Depth(share, seed, untrusted)
+    take(_in_parallel(root, info, shards, depth, count))
     if info.format == "directory":
         faults.extend(strays(root, info))
     if against is not None and not (untrusted and faults):  # what is malformed is not to be opened
-        take(compare(root, info, Path(against), count))
+        take(compare(root, info, Path(against), depth, count))
     return sorted(faults)
 
 
@@ -132,7 +123,7 @@ def _faults(format_name: str, file: Path, shard: ShardInfo, depth: Depth) -> Ite
     faultless = True
     with form.open_shard(file, shard) as reader:
         if isinstance(reader, SupportsChecking):
-            for fault in _sample_faults(reader, shard, depth.share, depth.seed):
+            for fault in _sample_faults(reader, shard, depth):
                 faultless = False
                 yield fault
         elif not same:
@@ -142,15 +133,11 @@ def _faults(format_name: str, file: Path, shard: ShardInfo, depth: Depth) -> Ite
         yield "the digest differs, but every sample matches its checksum: an index or unused bytes are damaged"
 
 
-def _sample_faults(reader: SupportsChecking, shard: ShardInfo, share: float, seed: int) -> Iterator[str]:
+def _sample_faults(reader: SupportsChecking, shard: ShardInfo, depth: Depth) -> Iterator[str]:
     sums = reader.crc32c
     if len(sums) != shard.samples:
         yield f"samples from number {len(sums)} on cannot be found; expected {shard.samples}"
-    chosen = np.arange(len(sums))
-    if share < 1:
-        count = min(len(sums), max(1, round(share * len(sums))))
-        chosen = np.sort(np.random.default_rng((seed, len(sums))).choice(len(sums), count, replace=False))
-    for index in chosen.tolist():
+    for index in depth.rows(len(sums)).tolist():
         try:
             bad = crc32c(reader.stored(index)) != int(sums[index])
             fault = "does not match its checksum"

@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     path: Annotated[Path, typer.Argument(help="A stored dataset: the folder with dataset.json.")],
     against: Annotated[
-        Path | None, typer.Option(help="Compare each sample with its image here, too: what it was made from.")
+        Path | None, typer.Option(help="Compare each sample that is read with its image here, too: what it was made from.")
     ] = None,
     sample: Annotated[str, typer.Option(help="Read this share of the samples only, and no digests: 1%.")] = "100%",
     seed: Annotated[int, typer.Option(help="Another seed draws another share.", min=0)] = 0,
@@ -56,7 +56,7 @@ def main(
     if faults:
         raise DataError(f"{path} has {len(faults)} fault{'s'[: len(faults) - 1]}, listed above. Convert the images again.")
     seconds = time.perf_counter() - started
-    read = "all" if share == 1 else f"{share:.3g} of"
+    read = "all" if share == 1 else f"{share:.3%}".rstrip("0%").rstrip(".") + "% of"
     typer.echo(f"sound: {read} {info.stored_samples:,} images, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {path}")
 
 

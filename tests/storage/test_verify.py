@@ -102,6 +102,23 @@ def test_against_names_what_changed_in_the_source(source: Path, tmp_path: Path) 
     assert "train/dog/1.png is not in" in text
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_share_against_the_source_compares_that_share_only(name: str, source: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, tmp_path / "photos")
+    stored(tmp_path / "photos", name, tmp_path / "out")
+    for image in (tmp_path / "photos" / "cat").iterdir():
+        image.write_bytes((source / "dog" / "1.png").read_bytes())
+    (tmp_path / "photos" / "dog" / "new.png").write_bytes((source / "cat" / "2.png").read_bytes())
+    whole = verify(tmp_path / "out", against=tmp_path / "photos", workers=1)
+    assert any("neither stored nor skipped" in fault for fault in whole)
+    changed = {fault for fault in whole if "differs" in fault}
+    drawn = [verify(tmp_path / "out", against=tmp_path / "photos", share=0.3, seed=seed, workers=1) for seed in range(8)]
+    assert all(changed.issuperset(faults) and len(faults) < len(changed) for faults in drawn)
+    assert len(set(map(tuple, drawn))) > 1
+
+
 def test_against_follows_split_and_max_side(source: Path, tmp_path: Path) -> None:
     import cv2
 
@@ -169,7 +186,7 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     info = stored(source, "lmdb", tmp_path / "out")
     command = [sys.executable, "-m", "storage.verify", str(tmp_path / "out")]
     sound = subprocess.run([*command, "--sample", "50%"], capture_output=True, text=True)
-    assert (sound.returncode, sound.stdout.split(",")[0]) == (0, "sound: 0.5 of 12 images")
+    assert (sound.returncode, sound.stdout.split(",")[0]) == (0, "sound: 50% of 12 images")
     (tmp_path / "out" / info.splits["train"].shards[0].file).unlink()
     bad = subprocess.run(command, capture_output=True, text=True)
     assert bad.returncode == 1
