@@ -238,6 +238,35 @@ def test_few_and_many_cases_fit_the_screen(browser: Any, sized: Path, size: str)
         assert cut == [], "names of cases are legible whole"
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_the_knees_stand_below_the_curves(browser: Any, report: Path, size: str) -> None:
+    """One axis for both panels, on a desk also after the window became narrower; no name leaves the picture."""
+    edges = """panels => panels.map(panel => {
+        const plot = panel.querySelector(".role-frame.root .background").getBoundingClientRect();
+        return [plot.left, plot.right];
+    })"""
+    outside = """panels => panels.flatMap(panel => {
+        const { left, right } = panel.querySelector("svg").getBoundingClientRect();
+        const names = [...panel.querySelectorAll(".role-axis-label text")].map(name => name.getBoundingClientRect());
+        return names.filter(name => name.left < left - 0.5 || name.right > right + 0.5);
+    })"""
+    with opened(browser, report, size) as watched:
+        watched.drawn()
+        panels = 'figure[data-chart="utilisation"] .panel'
+        curves, knees = watched.page.eval_on_selector_all(panels, edges)
+        assert knees == pytest.approx(curves, abs=0.5)
+        assert curves[1] - curves[0] > 200
+        assert watched.page.eval_on_selector_all(panels, outside) == []
+        if size == "desk":
+            watched.page.set_viewport_size({"width": 900, "height": 900})
+            right = f"plot => plot.getBoundingClientRect().right < {curves[1]} - 10"
+            watched.page.wait_for_function(
+                f"() => [...document.querySelectorAll('{panels} .root .background')].every({right})"
+            )
+            curves, knees = watched.page.eval_on_selector_all(panels, edges)
+            assert knees == pytest.approx(curves, abs=0.5)
+
+
 def test_light_and_dark(browser: Any, report: Path) -> None:
     colours = {}
     for scheme in ("light", "dark"):

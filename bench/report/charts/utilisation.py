@@ -27,7 +27,8 @@ def draw(tables: Tables) -> Any:
     emulated = _emulated(tables)
     speeds = [*curve["accelerator_images_per_s"], *emulated["accelerator_images_per_s"]]
     scale = alt.Scale(type="log", domain=[min(speeds), max(speeds)], nice=False, clamp=True)
-    return stacked([_curves(curve, emulated, scale), _knees(knees, scale)])
+    # On the page panels are charts of their own: it brings these two back below each other.
+    return stacked([_curves(curve, emulated, scale), _knees(knees, scale)]).properties(usermeta={"aligned": True})
 
 
 def _emulated(tables: Tables) -> DataFrame:

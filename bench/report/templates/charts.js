@@ -32,11 +32,13 @@
     const rows = (one) => one.encoding?.y?.type === "nominal";
     const y = [spec, ...(spec.layer ?? [])].find(rows)?.encoding.y;
     if (!y) return spec;
+    // Names begin at the page's edge also where an aligned panel has numbers left of its plot.
+    const aside = spec.usermeta?.aligned ? 56 : 0;
     const line = Math.floor(width / 6.2);
     const long = Array.isArray(y.sort) && y.sort.some((name) => name.length > line);
     const cut = `lastindexof(slice(datum.label, 0, ${line}), '-')`;
     const above = {
-      labelAlign: "left", labelBaseline: "bottom", labelOffset: long ? -22 : -9, labelPadding: 0, labelLimit: width - 8, ticks: false,
+      labelAlign: "left", labelBaseline: "bottom", labelOffset: long ? -22 : -9, labelPadding: aside, labelLimit: width - 8, ticks: false,
       domain: false, zindex: 1,
       ...(long && { labelExpr: `length(datum.label) > ${line} ? [slice(datum.label, 0, ${cut}), slice(datum.label, ${cut})] : ['', datum.label]` }),
     };
@@ -68,6 +70,22 @@
       config.legend = { ...config.legend, orient: "top", columns: 2, labelLimit: width / 2 - 50, layout: { top: below } };
     }
     return { ...(narrow ? narrowed(spec, width) : spec), ...fit, config };
+  }
+
+  // Panels with one axis for all: each gets as much room left and right of its plot as the one that needs most.
+  async function align(views) {
+    const edges = views.map((view) => {
+      const [left] = view.origin();
+      const plot = view.container().clientWidth;
+      return { left, right: plot - left - view.width() };
+    });
+    const most = (side) => Math.max(...edges.map((edge) => edge[side]));
+    for (const [number, view] of views.entries()) {
+      const { left, right } = edges[number];
+      const padding = view.padding();
+      view.padding({ ...padding, left: padding.left + most("left") - left, right: padding.right + most("right") - right }).resize();
+      await view.runAsync();
+    }
   }
 
   // Between two panels the page answers whoever clicked or scrolled meanwhile. A limit, since idle time may never be granted.
@@ -114,19 +132,22 @@
       const parts = panels(spec);
       plot.replaceChildren();
       if (figure.dataset.first && parts.length > 1) offer(plot, parts.map((part) => part.title?.text ?? part.title), figure.dataset.first);
+      const views = [];
       for (const [number, panel] of parts.entries()) {
         await pause();
         const place = plot.querySelectorAll(".panel")[number] ?? plot.appendChild(document.createElement("div"));
         place.classList.add("panel");
         // The interpreter instead of generated code: the page's policy allows no eval.
-        await window.vegaEmbed(place, fitted(panel, width), {
+        const { view } = await window.vegaEmbed(place, fitted(panel, width), {
           ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true },
         });
+        views.push(view);
         // To a screen reader a chart is one picture; its numbers are in the tables.
         place.setAttribute("role", "img");
         place.setAttribute("aria-label", [panel.title?.text ?? panel.title, spec.description].filter(Boolean).join(": "));
         place.querySelector("svg").setAttribute("aria-hidden", "true");
       }
+      if (spec.usermeta?.aligned) await align(views);
       figure.dataset.state = "drawn";
       figure.dataset.drawn = "";
     } catch (error) {
