@@ -261,7 +261,7 @@ def test_the_knees_stand_below_the_curves(browser: Any, report: Path, size: str)
             watched.page.set_viewport_size({"width": 900, "height": 900})
             right = f"plot => plot.getBoundingClientRect().right < {curves[1]} - 10"
             watched.page.wait_for_function(
-                f"() => [...document.querySelectorAll('{panels} .root .background')].every({right})"
+                f"() => [...document.querySelectorAll('{panels} .root > g > .background')].every({right})"
             )
             curves, knees = watched.page.eval_on_selector_all(panels, edges)
             assert knees == pytest.approx(curves, abs=0.5)
