@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import typer
@@ -12,12 +13,26 @@ _WrongCall: type[BaseException] = typer.BadParameter.__bases__[0]
 """What Typer raises at an unknown, missing or invalid option; where the class lives differs between its versions."""
 
 
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """``text`` for a terminal, on one line: what would command it is written out, as a name from elsewhere may hold anything."""
+    return _COMMANDS.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # a byte of a name that is no UTF-8
+    return {10: "\\n", 13: "\\r", 9: "\\t"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
 def run(app: typer.Typer, program: str) -> None:
     """Run a Typer app; print an error as one line on standard error and exit with its code (1 data, 2 usage)."""
     try:
         code = app(prog_name=program, standalone_mode=False)
     except FeedbenchError as error:
-        sys.stderr.write(f"{program}: {error}\n")
+        sys.stderr.write("\n".join(map(shown, f"{program}: {error}".split("\n"))) + "\n")
         code = error.exit_code
     except _WrongCall as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -52,7 +52,7 @@ def main(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for fault in faults:
-        sys.stderr.write(f"{fault}\n")
+        sys.stderr.write(f"{console.shown(fault)}\n")
     if faults:
         raise DataError(f"{path} has {len(faults)} fault{'s'[: len(faults) - 1]}, listed above. Convert the images again.")
     seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,30 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     none = subprocess.run([*command[:3], str(tmp_path)], capture_output=True, text=True)
     assert none.returncode == 1
     assert "dataset.json" in none.stderr
+
+
+def test_a_name_from_elsewhere_cannot_command_the_terminal(source: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"\x1b]0;owned\x07 \xff\nsound: \xe7\x8c\xab.png")
+    image = tmp_path / "photos" / "cat" / odd
+    image.parent.mkdir(parents=True)
+    image.write_bytes((source / "cat" / "0.png").read_bytes())
+    stored(tmp_path / "photos", "hdf5", tmp_path / "out")
+    image.write_bytes((source / "dog" / "1.png").read_bytes())
+    command = [sys.executable, "-m", "storage.verify", "--against", str(tmp_path / "photos"), str(tmp_path / "out")]
+    bad = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert bad.returncode == 1
+    named, last, *more = bad.stderr.splitlines()
+    assert r"cat/\x1b]0;owned\x07 \xff\nsound: 猫.png differs" in named
+    assert "1 fault" in last
+    assert not more
+    image.write_bytes(b"")
+    stopped = subprocess.run(
+        [sys.executable, "-m", "storage.convert", "--from", str(tmp_path / "photos"), "--to", "hdf5", "--out", str(tmp_path / "no")],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert stopped.returncode == 1
+    assert r"\x1b]0;owned\x07 \xff" in stopped.stderr
+    assert not set("\x1b\x07") & set(stopped.stderr)
 
 
 @pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5", 0.5), ("100%", 1.0)])
