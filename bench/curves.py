@@ -12,6 +12,8 @@ from bench.history import Epoch
 
 TRAINING, VALIDATION = "training", "validation"
 COLOURS = {TRAINING: "#4269d0", VALIDATION: "#ff725c"}
+TICKS = 16
+"""At most so many epochs are named below a curve."""
 
 
 def draw(rows: Sequence[Epoch], what: str) -> alt.LayerChart | alt.FacetChart:
@@ -30,7 +32,10 @@ def draw(rows: Sequence[Epoch], what: str) -> alt.LayerChart | alt.FacetChart:
         scale=alt.Scale(domain=[0, 1]) if accuracy else alt.Scale(zero=True),
         axis=alt.Axis(format="%") if accuracy else alt.Axis(),
     )
-    x = alt.X("epoch", title="epoch", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d", grid=False))
+    # Ticks by name: a smallest step of 1 does not hold where layers share an axis, and half epochs would be rounded.
+    epochs = [row.epoch for row in rows]
+    ticks = epochs[:: -(-len(epochs) // TICKS)]
+    x = alt.X("epoch", title="epoch", scale=alt.Scale(nice=False), axis=alt.Axis(values=ticks, format="d", grid=False))
     colour = alt.Color(
         "split",
         title=None,

@@ -135,19 +135,22 @@ def _plan(training: Training) -> str:
     """How many epochs of what: fine-tuning also follows where nobody asked for it."""
     phases = [(training.epochs, training.step.step), (training.fine_tune_epochs, "fine_tune")]
     said = [
-        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} of {regime}"
-        + (f" from layer {training.step.fine_tune_at}" if regime == "fine_tune" else "")
+        f"{_epochs(epochs)} of {regime}" + (f" from layer {training.step.fine_tune_at}" if regime == "fine_tune" else "")
         for epochs, regime in phases
         if epochs
     ]
     return ", then ".join(said)
 
 
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
 def _sum(rows: Sequence[Epoch]) -> str:
     """The best epoch, and what the whole took."""
     seconds = sum(row.seconds + row.val_seconds for row in rows)
     waited = sum(row.seconds * row.wait_share for row in rows) / sum(row.seconds for row in rows)
-    took = f"{len(rows)} epochs in {seconds:.0f} s, {waited:.1%} of training spent waiting for images"
+    took = f"{_epochs(len(rows))} in {seconds:.0f} s, {waited:.1%} of training spent waiting for images"
     judged = [row for row in rows if row.val_accuracy is not None]
     if not judged:
         return took

@@ -17,7 +17,7 @@ import pytest
 from bench import history
 from bench.both_ways import BothWays
 from bench.case import StepSpec
-from bench.curves import draw
+from bench.curves import draw, save
 from bench.history import Epoch
 from bench.train import Training, train
 from loaders.base import LoaderSpec
@@ -128,7 +128,7 @@ def test_a_training_leaves_history_curves_and_models(training: Training) -> None
     folder = training.results
     assert history.read(folder / "history.csv") == rows
     assert [row.regime for row in rows] == ["feature_extraction"] * 2 + ["fine_tune"] * 2
-    assert [row.learning_rate for row in rows] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    assert [row.learning_rate for row in rows] == [1e-4, 1e-4, 1e-5, 1e-5]
     assert all(row.images == 80 and row.seconds > 0 and 0 < row.wait_share < 1 for row in rows)
     assert watcher.batches == 4 * 5
     for what in ("accuracy", "loss"):
@@ -339,3 +339,11 @@ def test_fine_tuning_is_marked_between_its_neighbours() -> None:
     assert len(rules) == 1
     assert marked["datasets"][rules[0]["data"]["name"]][0]["epoch"] == 2.5
     assert [layer["mark"]["type"] for layer in draw(rows[:2], "loss").to_dict()["layer"]] == ["line"]
+
+
+@pytest.mark.parametrize(("epochs", "named"), [(3, [1, 2, 3]), (40, list(range(1, 41, 3)))])
+def test_each_epoch_is_named_once_below_a_curve(tmp_path: Path, epochs: int, named: list[int]) -> None:
+    rows = [epoch(n, "fine_tune" if n == epochs else "feature_extraction", 0.5) for n in range(1, epochs + 1)]
+    save(rows, tmp_path)
+    drawn = (tmp_path / "accuracy.svg").read_text()
+    assert [int(number) for number in re.findall(r">(\d+)</text>", drawn)] == named
