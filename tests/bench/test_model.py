@@ -127,6 +127,8 @@ def test_a_mismatch_names_the_layer(tmp_path: Path, old: bool) -> None:
     with pytest.raises(DataError, match=r"base\.(weights\.)?h5 does not fit .*: layer misfit: .*\(3, 3, 8, 5\)") as raised:
         load_weights(base(5), path)
     assert "\n" not in str(raised.value)
+    if not old:
+        assert str(raised.value).endswith(": layer misfit: expected (3, 3, 8, 5), the file has (3, 3, 8, 4)")
 
 
 def test_a_missing_layer_is_named(tmp_path: Path) -> None:
