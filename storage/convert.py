@@ -21,6 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(epilog="Example: python -m storage.convert --from photos --to lmdb")
 def main(
+    context: typer.Context,
     to: Annotated[str, typer.Option(help="Format to write: directory, hdf5, lmdb or tfrecord.")],
     source: Annotated[
         Path | None,
@@ -66,6 +67,7 @@ def main(
         "max_side": max_side, "quality": quality,
         "max_pixels": max_pixels, "compression": compression, "backend": backend, "address": address,
     }  # fmt: skip
+    _check_use(context, payload, max_side, backend)
     try:
         with _progress() as progress:
             info = conversion.convert(source, progress=progress, **options)
@@ -77,6 +79,20 @@ def main(
     seconds = time.perf_counter() - started
     left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
     typer.echo(f"{info.stored_samples:,} images{left_out}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {place}")
+
+
+def _check_use(context: typer.Context, payload: str, max_side: int, backend: str) -> None:
+    """UsageError at an option that was given and would change nothing: whoever gave it expects that it does."""
+    useless = {
+        "--image-size": payload == "encoded" and "--payload raw",
+        "--resize": payload == "encoded" and "--payload raw",
+        "--quality": not max_side and "--max-side",
+        "--address": backend == "local" and "--backend dask",
+    }
+    for option, needed in useless.items():
+        source = context.get_parameter_source(option[2:].replace("-", "_"))
+        if needed and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option} changes nothing without {needed}: give both, or neither")
 
 
 def parse_size(text: str) -> tuple[int, int]:
