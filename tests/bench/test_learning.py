@@ -142,7 +142,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
 def check_learns(lessons: list[Learnt]) -> None:
     """Every seed well above chance, and the loader's own validation split tells the same of it."""
     for one in lessons:
-        assert one.accuracy >= WELL_ABOVE_CHANCE
+        assert one.accuracy >= WELL_ABOVE_CHANCE, f"learnt {one.accuracy:.1%}, not {WELL_ABOVE_CHANCE:.0%}"
         assert one.said == pytest.approx(one.accuracy, abs=POINTS)
 
 
@@ -204,7 +204,7 @@ class Shuffled:
 def test_shuffled_labels_are_found(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOADERS._loaded, "shuffled", Shuffled())
     wrong = school.learn("shuffled", 0)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=rf"learnt {wrong.accuracy:.1%}, not 80%"):
         check_learns([wrong])
     right = school.learn("from_generator", 0)
     with pytest.raises(AssertionError, match=r"from_generator 9.*shuffled"):
@@ -215,7 +215,7 @@ def test_a_validation_split_that_flatters_is_found() -> None:
     check_learns([Learnt(0.95, 0.97)])
     with pytest.raises(AssertionError):
         check_learns([Learnt(0.85, 0.97)])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"learnt 75\.0%, not 80%"):
         check_learns([Learnt(0.95, 0.97), Learnt(0.75, 0.75)])
     with pytest.raises(AssertionError, match=r"a 96.0%, b 90.0%"):
         check_alike({"a": [Learnt(0.96, 0.96)], "b": [Learnt(0.95, 0.95), Learnt(0.85, 0.85)]})
