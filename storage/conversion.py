@@ -108,8 +108,6 @@ def convert(
     check_source(root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
     target = target.resolve() if target.is_symlink() else target
-    if backend == "dask":  # its workers are in folders of their own
-        root, target = root.absolute(), target.absolute()
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
         raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
     with locked(target) as workspace:
@@ -149,7 +147,7 @@ def _convert(
     how: tuple[int, str, str | None],
 ) -> DatasetInfo:
     started = time.perf_counter()
-    source = scan(root, workspace.listing)
+    source = scan(root, workspace.listing.absolute())
     source.name = name or source.name
     if source.payload == "raw" and recipe.payload == "encoded":
         raise UsageError(f"{root} holds raw images: their files are gone. Convert from the original images instead.")
@@ -178,9 +176,11 @@ def _tasks(source: Source, splits: list[PlannedSplit], recipe: Recipe, workspace
         order = job.workspace / job.token / f"{split.name}.order"
         split.rows.tofile(order)
         found = source.splits[split.source]
+        # Workers are in other folders, be they Dask's, or joblib's that were started before the caller went elsewhere.
+        images = found.images.absolute()
         sizes = height * width * 3 if recipe.payload == "raw" else found.listing.sizes
         for shard in split.shards(sizes, recipe.shard_bytes):
-            tasks.append(Task(job, shard, len(tasks), found.images, found.listing, order))
+            tasks.append(Task(job, shard, len(tasks), images, found.listing, order))
     return tasks
 
 

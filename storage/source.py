@@ -36,12 +36,17 @@ class Images(Protocol):
     def name(self, listing: Listing, index: int) -> str:
         """What to call a row's image in a message."""
 
+    def absolute(self) -> Images:
+        """The same images, for a process that is in another folder."""
+
 
 @dataclass(frozen=True)
 class FolderImages:
     """Images that are files below ``root``, by key (or by place, where a listing has one)."""
 
     root: Path
+    named: Path | None = None
+    """How the user calls the root, where that is something else."""
 
     @contextmanager
     def open(self, listing: Listing) -> Iterator[Callable[[int], Image]]:
@@ -50,7 +55,7 @@ class FolderImages:
 
         def read(index: int) -> bytes:
             try:
-                return read_file(self.name(listing, index), int(sizes[index]))
+                return read_file(f"{self.root}/{_place(listing, index)}", int(sizes[index]))
             except OSError as error:
                 raise DataError(str(error.strerror)) from error
 
@@ -58,7 +63,11 @@ class FolderImages:
 
     def name(self, listing: Listing, index: int) -> str:
         """The file's path."""
-        return f"{self.root}/{listing.place(index) or listing.key(index)}"
+        return f"{self.named or self.root}/{_place(listing, index)}"
+
+    def absolute(self) -> FolderImages:
+        """By the absolute path of the folder."""
+        return FolderImages(self.root.absolute(), self.root)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class StoredImages:
 
     root: Path
     split: str
+    named: Path | None = None
+    """How the user calls the root, where that is something else."""
 
     @contextmanager
     def open(self, listing: Listing) -> Iterator[Callable[[int], Image]]:  # noqa: ARG002
@@ -76,7 +87,15 @@ class StoredImages:
 
     def name(self, listing: Listing, index: int) -> str:
         """The dataset and the key."""
-        return f"{self.root}: {listing.key(index)}"
+        return f"{self.named or self.root}: {listing.key(index)}"
+
+    def absolute(self) -> StoredImages:
+        """By the absolute path of the dataset."""
+        return StoredImages(self.root.absolute(), self.split, self.root)
+
+
+def _place(listing: Listing, index: int) -> str:
+    return listing.place(index) or listing.key(index)
 
 
 def read_file(path: str, size: int) -> bytes:

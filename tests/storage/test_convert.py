@@ -18,6 +18,7 @@ from storage import FORMATS, console, pixels
 from storage.base import DatasetInfo
 from storage.convert import app
 from storage.dataset import read_info
+from storage.demo import draw
 from storage.recipe import COMPRESSIONS
 from storage.verification import verify
 from tests.storage.made import CLASSES, contents, photos
@@ -347,3 +348,13 @@ def test_help_and_conversion_import_nothing_they_do_not_need(source: Path, tmp_p
     written = imported("--from", source, "--to", "tfrecord", "--out", tmp_path / "out", "--workers", "1")
     assert "numpy" in written
     assert not written & {"tensorflow", "h5py", "lmdb", "cv2", "pandas"}
+
+
+def test_a_caller_who_goes_to_another_folder_takes_the_workers_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("here", 20), ("there", 30)):
+        draw(tmp_path / name / "photos", count=count)
+        monkeypatch.chdir(tmp_path / name)
+        info = storage.convert("photos", to="hdf5", out="stored", workers=2)
+        assert sum(split.samples for split in info.splits.values()) == count
