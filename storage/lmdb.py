@@ -7,11 +7,13 @@ that every LMDB reads.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,7 @@ class Lmdb:
         keys: list[str] = []
         labels: list[int] = []
         sums: list[int] = []
-        writer = _Appender(path)
-        try:
+        with _disk_errors(path), closing(_Appender(path)) as writer:
             for number, sample in enumerate(samples):
                 image = sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()
                 writer.put(_NUMBER.pack(number), image)
@@ -62,8 +63,6 @@ class Lmdb:
             }
             for name, table in sorted(tables.items()):
                 writer.put(name, table.tobytes())
-        finally:
-            writer.close()
         sync(path)
         return ShardInfo(file="", samples=len(keys), bytes=path.stat().st_size, digest=written_digest(path))
 
@@ -121,6 +120,18 @@ def _environment(path: Path) -> Iterator[Any]:
                 _shared[mine] = environment, users - 1
             else:
                 environment.close()
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Raises OSError where LMDB fails to write: a write cut short, as by a full disk, is an input/output error to it."""
+    import lmdb
+
+    try:
+        yield
+    except lmdb.Error as error:
+        full = shutil.disk_usage(path.parent).free < _TRANSACTION_BYTES
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"LMDB: {error}", str(path)) from error
 
 
 class _Appender:
