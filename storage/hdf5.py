@@ -7,6 +7,7 @@ contiguous and aligned to a page, so that the file can be mapped. Beside either:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import length_hint
@@ -26,6 +27,9 @@ from storage.packed import check_offsets, pack, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
 _SLAB_BYTES = 1 << 22
+_COLUMN_BYTES = 8 + 8 + 8 + 4
+"""Of a sample: its label, two offsets, its checksum."""
+_KEY_BYTES = 256
 
 
 class Hdf5:
@@ -45,6 +49,9 @@ class Hdf5:
             else:
                 planned = _write_pixels(file, samples, columns, layout)
             columns.put(file)
+            file.flush()
+            end = file.id.get_filesize()
+        os.truncate(path, end)  # what was reserved and is not needed
         if len(columns) < planned:
             return self._shorten(path, columns, layout)
         sync(path)
@@ -227,6 +234,7 @@ def _write_files(file: Any, samples: Iterable[Sample], columns: _Columns) -> Non
         columns.add(sample)
         images.append(sample.image)
     ends = np.cumsum([0, *(len(image) for image in images)], dtype=np.uint64)
+    _reserve(file, int(ends[-1]), len(images), sum(map(len, columns.keys)))
     _put(file, "offsets", ends)
     data = file.create_dataset("data", (int(ends[-1]),), np.uint8, track_times=False)
     first = 0
@@ -248,6 +256,8 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layou
     shape = (planned, *layout.image_size, 3)
     compression = str(dict(layout.options).get("compression", "none"))
     filtered = {} if compression == "none" else {"chunks": (1, *shape[1:]), **_filter(compression)}
+    if not filtered:
+        _reserve(file, math.prod(shape), planned)
     images = file.create_dataset("images", shape, np.uint8, track_times=False, **filtered)
     rows = max(1, min(planned, _SLAB_BYTES // int(np.prod(shape[1:]))))
     slab = np.empty((rows, *shape[1:]), np.uint8)
@@ -263,6 +273,17 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layou
     if held:
         images.write_direct(slab, np.s_[:held], np.s_[len(columns) - held : len(columns)])
     return planned
+
+
+def _reserve(file: Any, image_bytes: int, samples: int, key_bytes: int | None = None) -> None:
+    """Take the space that images and columns will need; OSError if the disk has not so much.
+
+    A disk that is full when HDF5 closes a file ends the process by a segmentation fault.
+    """
+    file.flush()
+    columns = samples * _COLUMN_BYTES + (samples * _KEY_BYTES if key_bytes is None else 4 * key_bytes)
+    with Path(file.filename).open("r+b") as place:
+        os.posix_fallocate(place.fileno(), 0, image_bytes + columns + _LARGEST_ALIGNED)
 
 
 def _put(file: Any, name: str, array: NDArray[Any]) -> None:

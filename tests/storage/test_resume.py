@@ -21,6 +21,7 @@ import pytest
 
 import storage
 from storage import FORMATS
+from storage.demo import draw
 from storage.errors import DataError, UsageError
 from storage.verification import verify
 from tests.storage import crash
@@ -311,6 +312,15 @@ def test_a_disk_that_fills_up(
     assert contents(out) == undisturbed(name)
     assert all((out / file).stat().st_ino == inode for file, (inode, _) in kept.items())
     assert [path.name for path in small_disk.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_disk_that_fills_up_below_several_workers(name: str, small_disk: Path, tmp_path: Path) -> None:
+    """In the middle of a shard, wherever it is: no library may end the process, or call it by another name."""
+    draw(tmp_path / "photos", count=60)
+    with pytest.raises(DataError, match=r"no space for .*out: about \d+\.\d MB are still needed"):
+        # That nothing is as large as this is not known beforehand, so the disk is not found too small before it is full.
+        storage.convert(tmp_path / "photos", to=name, out=small_disk / "out", max_side=9999, shard_bytes=100_000, workers=2)
 
 
 def test_a_worker_that_is_killed(source: Path, undisturbed: Callable[[str], dict[str, bytes]], tmp_path: Path) -> None:
