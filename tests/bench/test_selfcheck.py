@@ -13,6 +13,7 @@ from bench.selfcheck_workers import failures
 from tests.bench.test_schedule import Quiet
 
 
+@pytest.mark.slow  # test_schedule.py has a quick one
 def test_misbehaving_workers_become_rows(tmp_path: Path) -> None:
     checks = list(failures(Bench(tmp_path, Quiet(), small=True)))
     assert len(checks) == 4
@@ -23,7 +24,7 @@ def test_known_rates_are_never_exceeded(tmp_path: Path) -> None:
     """A busy machine makes a measurement slower; nothing may make it faster than what the loader can do."""
     checks = list(known_rates(Bench(tmp_path, Quiet(), small=True)))
     for check, promised in zip(checks, (1000, 1500, 1500, 720), strict=True):
-        assert 0.3 * promised < float(check.seen.split(",")[0]) < 1.02 * promised, check
+        assert 0 < float(check.seen.split(",")[0]) < 1.02 * promised, check
 
 
 def test_the_clockwork_is_cheap(tmp_path: Path) -> None:

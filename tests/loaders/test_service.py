@@ -82,6 +82,7 @@ def test_a_worker_lost_in_the_middle_ends_the_epoch_with_an_error_or_not_at_all(
     assert ended(pids)
 
 
+@pytest.mark.slow
 def test_a_deployment_that_is_gone_ends_the_epoch_with_an_error(stored: Stored) -> None:
     path, spec = stored("lmdb", "encoded"), replace(SPEC, image_size=(512, 512))
     with closing(LocalService(1)) as service, closing(build(path, spec, service.address)) as feed:
@@ -105,6 +106,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _STARTER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
