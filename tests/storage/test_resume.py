@@ -129,8 +129,8 @@ def test_killed_at_every_step(
     memory: Path,
 ) -> None:
     arguments: dict[str, Any] = {"source": source, "to": name, "out": memory / "whole", "workers": 1}
-    if replacing:
-        storage.convert(**arguments)
+    if replacing:  # what try_deaths replaces too, since removing it takes steps
+        storage.convert(source, to="tfrecord", out=memory / "whole", seed=9, workers=1)
     arguments |= {"shard_bytes": SHARD_BYTES, "overwrite": replacing}
     count = crash.count_steps(arguments, memory / "counted", can_exchange=can_exchange)
     steps = list(range(count))
