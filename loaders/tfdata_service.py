@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.data.experimental.ops import data_service_ops
+from tensorflow.python.eager import context, execute
 from tensorflow.python.eager.cancellation import CancellationManager
 
 from loaders import graph
@@ -205,17 +206,12 @@ class Epochs:
         self._dataset.close()
 
 
-# Given the iterator, not made with it: a function is freed late, and with it what the service holds for an iterator.
-_next = tf.function(lambda iterator: next(iterator), autograph=False)
-
-
 class _Reading:
     """A thread that draws from a service, which can block for good when a worker is lost; it can be called off."""
 
     def __init__(self, dataset: tf.data.Dataset, ahead: int) -> None:
         self._iterator = iter(dataset)
         self._calls = CancellationManager()
-        self._draw = self._calls.get_cancelable_function(_next.get_concrete_function(self._iterator))
         self._drawn: Queue[Any] = Queue(ahead)
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="feedbench-tfdata-service", daemon=True)
@@ -225,7 +221,7 @@ class _Reading:
         element: Any = None
         while not self._stopped.is_set():
             try:
-                element = self._draw(self._iterator)
+                element = self._draw()
             except tf.errors.OutOfRangeError:
                 element = None
             except tf.errors.OpError as error:
@@ -233,6 +229,21 @@ class _Reading:
             self._drawn.put(element)
             if element is None or isinstance(element, Exception):
                 return
+
+    def _draw(self) -> Any:
+        """``next``, which can be called off.
+
+        Not by TensorFlow's cancelable functions: while one runs, those of all other threads are called off with it.
+        """
+        iterator = self._iterator
+        return execute.execute_with_cancellation(
+            "IteratorGetNext",
+            len(iterator._flat_output_types),
+            [iterator._iterator_resource],
+            ("output_types", iterator._flat_output_types, "output_shapes", iterator._flat_output_shapes),
+            context.context(),
+            self._calls,
+        )
 
     def take(self, timeout_s: float) -> Any:
         """The next element, None at the end. Raises Empty after ``timeout_s`` seconds without one."""

@@ -58,6 +58,18 @@ def test_order_and_pixels_are_those_of_tfdata(stored: Stored, options: Options, 
             assert np.array_equal(one[1], other[1])
 
 
+def test_calling_off_an_epoch_calls_off_nothing_else(stored: Stored, options: Options) -> None:
+    """A training step that runs while the feed draws is none of the feed's business."""
+    import tensorflow as tf
+
+    step = tf.function(lambda images: tf.reduce_sum(tf.cast(images, tf.float32)))
+    spec = replace(SPEC, options=options("tfdata_service"))
+    with closing(LOADERS["tfdata_service"].build(open_dataset(stored("directory", "encoded")), spec)) as feed:
+        for number in range(4):
+            for images, _ in feed.epoch(number):
+                assert np.isfinite(float(step(images)))
+
+
 def test_a_worker_lost_in_the_middle_ends_the_epoch_with_an_error_or_not_at_all(stored: Stored) -> None:
     # Batches of 3 MB: the lost worker cannot have handed over all of its own.
     with closing(build(stored("lmdb", "encoded"), replace(SPEC, image_size=(512, 512)), "local:2")) as feed:
