@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from bench.record import load_run
 from storage.demo import draw
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +86,11 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_every_program_is_documented() -> None:
     seen = {program for document in DOCUMENTS for program, _ in command_lines(document)}
     assert seen == set(PROGRAMS)
+
+
+def test_the_findings_quote_the_reference_run() -> None:
+    summary = (ROOT / "results/reference/summary.md").read_text()
+    quoted = [line for line in (ROOT / "docs/findings.md").read_text().splitlines() if line.startswith("|")]
+    assert len(quoted) == 14
+    assert all(line in summary.splitlines() for line in quoted)
+    assert load_run(ROOT / "results/reference").info.finished
