@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 # How Keras' messages name a layer: "<Conv2D name=Conv1, built=True>", "(named Conv1)".
 _LAYER = re.compile(r"name=([\w./-]+)|named ([\w./-]+)")
-# The part of a message that speaks of shapes or counts; the rest lists every weight's values.
+# The part of a message that speaks of shapes, or of counts; the rest lists every weight's values.
 _SHAPES = re.compile(r"variable\.shape=(\([\d, ]*\)),.*?value\.shape=(\([\d, ]*\))", re.DOTALL)
-_REASON = re.compile(r"(variable\.shape=.*?value\.shape=\([\d, ]*\)|[^.\n]*[Ee]xpect.*?)(\. Target|\n|$)")
+_REASON = re.compile(r"([^.\n]*[Ee]xpect.*?)(\. Target|\n|$)")
 
 
 def load_weights(base: keras.Model, path: Path) -> None:
@@ -41,10 +41,12 @@ def load_weights(base: keras.Model, path: Path) -> None:
         text = str(error)
         named = _LAYER.search(text)
         layer = (named.group(1) or named.group(2)) if named else _first_difference(base, path)
-        told, shapes = _REASON.search(text), _SHAPES.search(text)
-        reason = " ".join((told.group(1) if told else text.strip().split("\n")[0]).split())[:300]
+        shapes = _SHAPES.search(text)
         if shapes:
             reason = f"expected {shapes.group(1)}, the file has {shapes.group(2)}"
+        else:
+            told = _REASON.search(text)
+            reason = " ".join((told.group(1) if told else text.strip().split("\n")[0]).split())[:300]
         where = f"layer {layer}" if layer else "the file"
         raise DataError(f"{path} does not fit {base.name}: {where}: {reason}") from error
 

@@ -108,11 +108,6 @@ class Pipeline:
         return (image[0, 0, 0] if self._until == Stage.RESIZE else image), place
 
 
-def plain(function: Any) -> Any:
-    """``function`` as it is: autograph would look through its source, for nothing, at every start."""
-    return tf.autograph.experimental.do_not_convert(function)
-
-
 def run_options(*, autotune: bool = False) -> tf.data.Options:
     """How tf.data runs a pipeline: as it is written, unless it is to tune itself."""
     options = tf.data.Options()

@@ -25,7 +25,7 @@ from tensorflow.python.eager.cancellation import CancellationManager
 
 from loaders import graph
 from loaders.base import LoaderSpec, Stage
-from loaders.native import Pipeline, plain, run_options
+from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
 from loaders.service import Service, check_service, open_service, reach
@@ -100,7 +100,7 @@ class Epochs:
             return self._prepared_from_shards(epoch)
         count = batches_in(len(self._dataset), spec)
         numbers = tf.data.Dataset.range(count)
-        return numbers.map(plain(lambda b: (b, *self._batch(epoch, b))), num_parallel_calls=self._calls()), count
+        return numbers.map(_plain(lambda b: (b, *self._batch(epoch, b))), num_parallel_calls=self._calls()), count
 
     def _prepared_from_shards(self, epoch: Any) -> tuple[tf.data.Dataset, int]:
         """Shards in the order of the epoch; the batches of each follow each other in number."""
@@ -117,8 +117,8 @@ class Epochs:
         def prepare(number: Any, record: Any) -> Any:
             return number, *self._pipeline.parse(*record)
 
-        batches = tf.data.Dataset.range(len(shards)).flat_map(plain(records))
-        return batches.map(plain(prepare), num_parallel_calls=self._calls()), sum(counts)
+        batches = tf.data.Dataset.range(len(shards)).flat_map(_plain(records))
+        return batches.map(_plain(prepare), num_parallel_calls=self._calls()), sum(counts)
 
     def batches(self, n: int) -> Iterator[tuple[Any, Any]]:
         """The n-th pass: images and labels, tensors or arrays."""
@@ -294,6 +294,11 @@ def _lost(numbers: Any, kept: Any) -> Any:
     first = tf.boolean_mask(numbers, missing)[0]
     with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [LOST, first])]):
         return tf.constant(True)
+
+
+def _plain(function: Any) -> Any:
+    """``function`` as it is: autograph would look through its source, for nothing, at every start."""
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 class TfdataServiceLoader:
