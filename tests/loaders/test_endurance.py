@@ -62,7 +62,7 @@ def anonymous_bytes() -> int:
     return total
 
 
-FALLS_SHORT = {"tfdata_service": "TensorFlow's side of a service keeps memory, threads and handles (docs/tfdata.md)"}
+FALLS_SHORT = {"tfdata_service": "memory, threads and handles grow with epochs and feeds (docs/tfdata.md)"}
 """Loaders that are known not to keep what is asked here, and how: a mark that goes when they do."""
 ENDURING = [
     pytest.param(name, marks=[pytest.mark.xfail(reason=FALLS_SHORT[name], strict=False)] if name in FALLS_SHORT else [])
