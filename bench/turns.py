@@ -10,7 +10,7 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from statistics import median
 from types import TracebackType
 from typing import IO, Self
@@ -47,8 +47,9 @@ class Turns:
             process = self._processes[name]
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended: its output, which ends too, tells
+                process.stdin.write("go\n")
+                process.stdin.flush()
             answer = next((json.loads(line) for line in process.stdout if line.startswith("{")), None)
             if answer is None:
                 raise self._failed(name, "died in the middle of a round")
@@ -78,7 +79,8 @@ class Turns:
         """End all processes."""
         for process in self._processes.values():
             assert process.stdin is not None
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # a word that one which has ended never read
+                process.stdin.close()
         for process in self._processes.values():
             with process:
                 try:

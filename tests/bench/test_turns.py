@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.contender import epochs, spec_of
@@ -50,6 +52,16 @@ def test_a_contender_that_fails_is_named_with_its_last_words() -> None:
     with Turns({"short": answering(1)}) as turns:
         turns.round()
         with pytest.raises(DataError, match="contender short died in the middle of a round: it said nothing"):
+            turns.round()
+
+
+def test_a_contender_that_has_ended_before_its_turn_is_named_too() -> None:
+    before = psutil.Process().children()
+    with Turns({"gone": answering()}) as turns:
+        [gone] = (child for child in psutil.Process().children() if child not in before)
+        while gone.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        with pytest.raises(DataError, match="contender gone died in the middle of a round: it said nothing"):
             turns.round()
 
 
