@@ -189,7 +189,7 @@ def run(
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
-    With nothing named, the default matrix: a quarter of an hour on two cores. Naming formats, payloads, loaders, placements, steps
+    With nothing named, the default matrix: some eight minutes on two cores. Naming formats, payloads, loaders, placements, steps
     or something to vary measures the whole product of what is named.
 
     Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --vary workers=1,2,4 --budget 10m

@@ -17,7 +17,8 @@ from loaders.base import PLACEMENTS, LoaderSpec, Placement
 from storage import FORMATS
 from storage.base import PAYLOADS, DatasetInfo, Payload
 
-MADE_FOR_RAW = ("tfdata", "threaded")
+RAW_BY_DEFAULT = (("hdf5", "threaded"), ("lmdb", "threaded"))
+PLACED_BY_DEFAULT = ("image_data_generator", "tfdata", "threaded")
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,15 @@ def product(options: RunOptions) -> list[Case]:
 
 
 def by_default(case: Case) -> bool:
-    """Whether a cell belongs to the default matrix, which takes a quarter of an hour on two cores (docs/measurement.md).
+    """Whether a cell belongs to the default matrix, which takes some eight minutes on two cores (docs/measurement.md).
 
     Placements are compared over a directory, which every loader reads, and under a step that trains: loading alone, inside the
-    model, would leave out the work that is left to a step that is not there. Raw images are fed by the loaders made for them.
+    model, would leave out the work that is left to a step that is not there. Raw images stand for what no decoding buys.
     """
-    if case.spec.placement == "model" and not (case.step.trains and (case.format, case.payload) == ("directory", "encoded")):
-        return False
-    return case.payload == "encoded" or case.loader in MADE_FOR_RAW
+    if case.spec.placement == "model":
+        over_a_directory = (case.format, case.payload) == ("directory", "encoded")
+        return case.step.trains and over_a_directory and case.loader in PLACED_BY_DEFAULT
+    return case.payload == "encoded" or (case.format, case.loader) in RAW_BY_DEFAULT
 
 
 def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:
