@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
-from bench import machine, sample_images
+from bench import machine, run_folder, sample_images
 from bench.case import Case
 from bench.datasets import facts, prepare
 from bench.matrix import Stored, cases, dataset_of, skip_reason
@@ -34,34 +31,17 @@ from bench.record import (
 )
 from bench.steady import Pace
 from bench.visit import Answer, Request
+from bench.watcher import Watcher
 from bench.worker import Worker, answers
 from storage.errors import DataError
 
 DEFAULT_SWEEPS = 5
-RESUME = "resume.json"
-"""The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
 MOST_SWEEPS = 100
 TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
 PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
 MOST_PROOFS = 4
 """At once: each has a TensorFlow of its own in memory."""
-
-
-class Watcher(Protocol):
-    """Who is told how far a run is."""
-
-    def plan(self, visits: int) -> None:
-        """So many visits to cases are still to come."""
-
-    def now(self, what: str) -> None:
-        """What is being done."""
-
-    def measured(self, record: RunRecord) -> None:
-        """What came of a visit: a measurement, a failure, or why it was skipped."""
-
-    def done(self) -> None:
-        """One visit is over."""
 
 
 @dataclass
@@ -281,7 +261,7 @@ def run(
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
-    folder = _new_folder(options.results)
+    folder = run_folder.new_folder(options.results)
     info = RunInfo(
         name=folder.name,
         command=command,
@@ -294,7 +274,7 @@ def run(
         cases=chosen,
     )
     write_info(folder, info)
-    (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
+    run_folder.keep_options(folder, options)
     return _finish(Schedule(options, folder, watcher, info, stored, already_s=time.monotonic() - began), reported)
 
 
@@ -303,10 +283,7 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     earlier: Run = load_run(folder)
     if earlier.info.finished:
         raise DataError(f"{folder} is finished: there is nothing to resume. Report on it with: feedbench report {folder}")
-    try:
-        options = TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(f"{folder / RESUME} cannot be read, so the run's options are lost: start it anew") from error
+    options = run_folder.kept_options(folder)
     stored = _datasets(options, earlier.info.cases, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
     environments = {**earlier.info.environments}
@@ -314,15 +291,14 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     info = earlier.info.model_copy(
         update={"environments": {**environments, machine.environment_id(found): found | machine.weather()}}
     )
-    _drop_torn_line(folder / "records.jsonl")
+    run_folder.drop_torn_line(folder / "records.jsonl")
     write_info(folder, info)
     return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)), reported)
 
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:
     schedule.run()
-    (schedule.folder / RESUME).unlink(missing_ok=True)
-    _point_latest(schedule.folder)
+    run_folder.finish(schedule.folder)
     if reported:
         schedule.watcher.now("writing the report")
         report(schedule.folder)
@@ -343,48 +319,6 @@ def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict
         if case.loader.startswith("limit:") and not any(payload == case.payload for _, payload in pairs):
             pairs["directory", case.payload] = None
     return prepare(options, list(pairs), watcher.now) if pairs else {}
-
-
-def _new_folder(results: Path) -> Path:
-    """A folder named by the time, in UTC; a second run in the same second gets a number."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    for name in _numbered(stamp):
-        folder = results / name
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise DataError(f"--results: {results} is not a folder") from None
-            continue
-        except OSError as error:
-            raise DataError(f"--results: cannot write to {results}: {error.strerror}") from error
-        return folder
-    raise AssertionError("unreachable")
-
-
-def _numbered(stamp: str) -> Iterator[str]:
-    yield stamp
-    number = 2
-    while True:
-        yield f"{stamp}-{number}"
-        number += 1
-
-
-def _point_latest(folder: Path) -> None:
-    """``results/latest`` is the newest run: a link beside it, renamed over the old one."""
-    beside = folder.parent / "latest.partial"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(folder.name)
-    beside.replace(folder.parent / "latest")
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left without its end, so that the next is appended to a whole one."""
-    if path.is_file():
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
 
 
 def _pipeline(case: Case) -> str:

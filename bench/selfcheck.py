@@ -14,11 +14,11 @@ from statistics import median
 from bench.compare import compare, rates
 from bench.metrics import METRICS
 from bench.record import Run
-from bench.schedule import Watcher
 from bench.selfcheck_bench import Bench, Check, known_case
 from bench.selfcheck_loop import clockwork, same_as_fit
 from bench.selfcheck_workers import failures, isolation
 from bench.steady import Pace
+from bench.watcher import Watcher
 
 Comparable = Mapping[int, float]
 

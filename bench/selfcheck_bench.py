@@ -9,8 +9,9 @@ from bench.case import Case, StepSpec
 from bench.metrics.images_per_s import rate
 from bench.options import RunOptions
 from bench.record import Run, load_run, measured
-from bench.schedule import Watcher, run
+from bench.schedule import run
 from bench.visit import Answer
+from bench.watcher import Watcher
 from loaders.base import LoaderSpec
 from storage.errors import DataError
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from bench.record import load_run
-from bench.schedule import RESUME, resume
+from bench.run_folder import RESUME
+from bench.schedule import resume
 from tests.bench.test_schedule import Quiet
 
 KILLED = """

@@ -1,0 +1,76 @@
+"""The folder of a run: made anew, resumable until the run is finished, and then the latest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.options import RunOptions
+from storage.errors import DataError
+
+RESUME = "resume.json"
+"""The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
+
+
+def new_folder(results: Path) -> Path:
+    """A folder named by the time, in UTC; a second run in the same second gets a number."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for name in _numbered(stamp):
+        folder = results / name
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise DataError(f"--results: {results} is not a folder") from None
+            continue
+        except OSError as error:
+            raise DataError(f"--results: cannot write to {results}: {error.strerror}") from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def _numbered(stamp: str) -> Iterator[str]:
+    yield stamp
+    number = 2
+    while True:
+        yield f"{stamp}-{number}"
+        number += 1
+
+
+def keep_options(folder: Path, options: RunOptions) -> None:
+    """What ``resume`` needs to go on, until the run is finished."""
+    (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
+
+
+def kept_options(folder: Path) -> RunOptions:
+    """The options that an interrupted run was started with. DataError if they are lost."""
+    try:
+        return TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / RESUME} cannot be read, so the run's options are lost: start it anew") from error
+
+
+def finish(folder: Path) -> None:
+    """There is nothing left to resume, and ``results/latest`` is this run."""
+    (folder / RESUME).unlink(missing_ok=True)
+    _point_latest(folder)
+
+
+def _point_latest(folder: Path) -> None:
+    """``results/latest`` is the newest run: a link beside it, renamed over the old one."""
+    beside = folder.parent / "latest.partial"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(folder.name)
+    beside.replace(folder.parent / "latest")
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end, so that the next is appended to a whole one."""
+    if path.is_file():
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
