@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("step", "feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate"),
         ("model", "a keras.applications name or a .keras file; default: MobileNetV2"),
         ("weights", "none, imagenet, or a file of the base's; default: none"),
-        ("fine-tune-at", "first layer that fine_tune trains; default: 100"),
+        ("fine-tune-at", "first layer that fine_tune trains; default: 100, or earlier in smaller bases"),
         ("workers", "threads that prepare batches; default: one a processor"),
         ("batch-size", "images a batch; default: 32"),
         ("image-size", "N or HEIGHTxWIDTH; default: 160"),

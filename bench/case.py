@@ -11,6 +11,8 @@ from storage.base import PAYLOADS, Payload
 from storage.errors import UsageError
 
 DEFAULT_STEP = "feature_extraction"
+FINE_TUNE_AT = 100
+"""The layer of MobileNetV2 from which the notes fine-tune, and the usual one of any base that has more layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,9 @@ class StepSpec:
         A ``keras.applications`` name, or the path of a ``.keras`` file.
     weights
         ``none``, ``imagenet``, or the path of a weights file of the base.
+    fine_tune_at
+        The first layer of the base that ``fine_tune`` trains. None: 100, or in a base of no more layers the layer that
+        leaves as large a share of it frozen (``bench.model.fine_tune_at``).
     jit_compile, mixed_precision, steps_per_execution
         As Keras names them. Explicit, since "auto" compares two compilers. With ``steps_per_execution`` = k, k batches are
         asked for and then stepped on in one go: a record's entries are such groups.
@@ -34,7 +39,7 @@ class StepSpec:
     step: str = DEFAULT_STEP
     model: str = "MobileNetV2"
     weights: str = "none"
-    fine_tune_at: int = 100
+    fine_tune_at: int | None = None
     jit_compile: bool = False
     mixed_precision: bool = False
     steps_per_execution: int = 1
@@ -100,6 +105,9 @@ class Case:
         changed |= dict(self.spec.options)
         defaults = StepSpec()
         changed |= {k: v for k, v in asdict(self.step).items() if v != getattr(defaults, k)}
+        if self.step.fine_tune_at == FINE_TUNE_AT:
+            # Wherever layer 100 can be trained from, it is the default.
+            del changed["fine_tune_at"]
         if self.cache != "warm":
             changed["cache_state"] = self.cache
         if self.name:
@@ -119,6 +127,7 @@ class Case:
             "loader": self.loader,
             **spec,
             **asdict(self.step),
+            "fine_tune_at": FINE_TUNE_AT if self.step.fine_tune_at is None else self.step.fine_tune_at,
             "cache": self.cache,
             "name": self.name,
         }

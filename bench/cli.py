@@ -149,7 +149,10 @@ def run(
         str | None, typer.Option(help="none, imagenet, or a file of the base's.", show_default="none", rich_help_panel=STEP)
     ] = None,
     fine_tune_at: Annotated[
-        str | None, typer.Option(help="First layer that fine_tune trains.", show_default="100", rich_help_panel=STEP)
+        str | None,
+        typer.Option(
+            help="First layer that fine_tune trains.", show_default="100; earlier in smaller bases", rich_help_panel=STEP
+        ),
     ] = None,
     mixed_precision: Annotated[
         bool | None, typer.Option(help="bfloat16 on processors, float16 on GPUs.", rich_help_panel=STEP)
@@ -231,7 +234,12 @@ def train(
     fine_tune_epochs: Annotated[
         int | None, typer.Option(help="Epochs of fine-tuning after them.", show_default="5; 0 with another --step")
     ] = None,
-    fine_tune_at: Annotated[int, typer.Option(help="The first layer of the base that is fine-tuned.")] = 100,
+    fine_tune_at: Annotated[
+        int | None,
+        typer.Option(
+            help="The first layer of the base that is fine-tuned.", show_default="100; in a base of no more, two thirds in"
+        ),
+    ] = None,
     step: Annotated[
         str, typer.Option(help="The first regime: feature_extraction, fine_tune or full.")
     ] = "feature_extraction",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.case import StepSpec
+from bench.case import FINE_TUNE_AT, StepSpec
 from bench.weights import load_weights
 from loaders.base import Scaling
 from storage.errors import DataError, UsageError
@@ -197,8 +197,7 @@ def prepare(transfer: Transfer, step: StepSpec) -> None:
         for layer in _before_head(transfer):
             layer.trainable = False
     elif step.step == "fine_tune":
-        check_fine_tune_at(base, step)
-        for layer in base.layers[: step.fine_tune_at]:
+        for layer in base.layers[: fine_tune_at(base, step)]:
             layer.trainable = False
         if transfer.own_head:
             # A whole model runs in training mode for its dropout; a frozen batch normalisation stays put all the same.
@@ -220,16 +219,22 @@ def prepare(transfer: Transfer, step: StepSpec) -> None:
     )
 
 
-def check_fine_tune_at(base: keras.Model, step: StepSpec) -> None:
-    """UsageError, with a layer to start from, if the base has no layer ``step.fine_tune_at``."""
+def fine_tune_at(base: keras.Model, step: StepSpec) -> int:
+    """The first layer of the base that ``fine_tune`` trains: the one that ``step`` names, or the usual one.
+
+    Raises UsageError, with a layer to start from, if the base has no layer of that number.
+    """
     layers = len(base.layers)
+    # As large a share of it frozen as layer 100 leaves of MobileNetV2's 154.
+    like = layers * FINE_TUNE_AT // 154
+    if step.fine_tune_at is None:
+        return FINE_TUNE_AT if layers > FINE_TUNE_AT else like
     if not 0 <= step.fine_tune_at < layers:
-        # The notes' layer 100 of MobileNetV2's 154.
-        like = layers * 100 // 154
         raise UsageError(
             f"fine_tune_at must be below the {layers} layers of {step.model}, got {step.fine_tune_at}; "
             f"pass --fine-tune-at {like} to leave as large a share of it frozen as layer 100 does of MobileNetV2"
         )
+    return step.fine_tune_at
 
 
 def _base(step: StepSpec, image_size: tuple[int, int]) -> keras.Model:

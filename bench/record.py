@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bench.case import Case
+from bench.case import FINE_TUNE_AT, Case
 from storage.errors import DataError
 
 M = TypeVar("M", bound=BaseModel)
@@ -25,6 +25,14 @@ RECORD_VERSION: Literal[1] = 1
 
 class _Recorded(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _usual(case: Case) -> Case:
+    """A case as it is planned today: layer 100 was once written down where nobody had named a layer."""
+    return replace(case, step=replace(case.step, fine_tune_at=None)) if case.step.fine_tune_at == FINE_TUNE_AT else case
+
+
+RecordedCase = Annotated[Case, AfterValidator(_usual)]
 
 
 class Pixels(_Recorded):
@@ -83,6 +91,8 @@ class Measured(_Recorded):
     jit_compile: bool | None = None
     precision: str | None = None
     """Of the step, as it took effect: a Keras dtype policy; None where nothing is trained."""
+    fine_tune_at: int | None = None
+    """Of the step, as it took effect; None where nothing is fine-tuned."""
     stages_ns: dict[str, float] = Field(default_factory=dict)
     """Nanoseconds an image of running the pipeline up to (and including) each stage."""
     tuned: dict[str, str] = Field(default_factory=dict)
@@ -117,7 +127,7 @@ class RunRecord(_Recorded):
     """What one sweep saw of one case: measured raw, or how it failed, or why it was skipped."""
 
     version: Literal[1] = RECORD_VERSION
-    case: Case
+    case: RecordedCase
     sweep: int = Field(ge=0)
     phase: Literal["warm", "cold_epoch"] = "warm"
     outcome: Outcome
@@ -153,7 +163,7 @@ class RunInfo(_Recorded):
     environments: dict[str, dict[str, Any]]
     datasets: dict[str, DatasetFacts]
     """By ``FORMAT-PAYLOAD``."""
-    cases: list[Case]
+    cases: list[RecordedCase]
     finished: bool = False
 
 

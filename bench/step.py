@@ -42,12 +42,15 @@ class TrainingStep:
         Whether XLA compiles the step: Keras turns it off, with a warning, for layers that cannot be compiled.
     precision
         The dtype policy that took effect.
+    fine_tune_at
+        The first layer of the base that is trained, if the regime is ``fine_tune``.
     """
 
     def __init__(self, transfer: Transfer, step: StepSpec) -> None:
         self.transfer = transfer
         self.jit_compile = bool(transfer.model.jit_compile)
         self.precision = transfer.precision
+        self.fine_tune_at = model.fine_tune_at(transfer.base, step) if step.step == "fine_tune" else None
         self._group = step.steps_per_execution
         self._kept: list[tuple[Any, Any]] = []
         self._one, self._many = _functions(transfer, self._group, self.jit_compile)

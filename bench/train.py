@@ -73,7 +73,7 @@ class Training:
 class Watcher(Protocol):
     """Who is told how a training goes."""
 
-    def resumed(self, rows: list[Epoch]) -> None: ...
+    def began(self, rows: list[Epoch], step: StepSpec) -> None: ...
     def started(self, epoch: int, regime: str, batches: int) -> None: ...
     def batch(self, images: int, loss: float) -> None: ...
     def ended(self, row: Epoch) -> None: ...
@@ -96,14 +96,16 @@ def train(training: Training, watcher: Watcher, clock: Clock = time.perf_counter
         splits = [split for split in VALIDATION if split in info.splits]
         held_out = _feed(training, splits[0], stack, validating=True)[0] if splits else None
         transfer = _build(training, feed, info)
-        if training.fine_tune_epochs:
-            model.check_fine_tune_at(transfer.base, training.step)
+        if training.fine_tune_epochs or training.step.step == "fine_tune":
+            start = model.fine_tune_at(transfer.base, training.step)
+            training = replace(training, step=replace(training.step, fine_tune_at=start))
+            done = _done(training)  # A training that stands there may have started from another layer.
         if done:
             checkpoint.restore_model(folder / "checkpoint.npz", transfer.model)
         rows = history.read(folder / "history.csv")[:done] if done else []
         if not done:
             _begin(training)  # Only now: a call that cannot work leaves no folder behind.
-        watcher.resumed(rows)
+        watcher.began(rows, training.step)
         for number in range(done, training.epochs + training.fine_tune_epochs):
             phase = training.phase(number)
             goes_on = number > 0 and phase == training.phase(number - 1)
@@ -151,6 +153,8 @@ def _done(training: Training) -> int:
     done = checkpoint.epochs_done(folder / "checkpoint.npz")
     if done:
         stored, ours = _flat(json.loads(path.read_text())), _flat(training.identity())
+        if training.step.fine_tune_at is None:
+            del ours["fine_tune_at"]
         other = next((key for key in ours if ours[key] != stored.get(key)), None)
         if other:
             raise UsageError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from bench.both_ways import BothWays
+from bench.case import StepSpec
 from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
 from bench.quiet import load_tensorflow
@@ -33,11 +34,13 @@ class Screen:
         )  # fmt: skip
         self._task: TaskID | None = None
 
-    def resumed(self, rows: list[Epoch]) -> None:
-        """Say where everything will be, and what stands there already."""
+    def began(self, rows: list[Epoch], step: StepSpec) -> None:
+        """Say where everything will be, what stands there already, and from which layer a base is fine-tuned."""
         self.say(f"results in {self._folder}; if interrupted, the same command with --results {self._folder} goes on")
         if rows:
             self.say(f"going on after epoch {rows[-1].epoch}")
+        if step.fine_tune_at is not None:
+            self.say(f"fine_tune trains {step.model} from layer {step.fine_tune_at}")
 
     def started(self, epoch: int, regime: str, batches: int) -> None:
         """A bar for one epoch."""
@@ -134,12 +137,7 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
 def _plan(training: Training) -> str:
     """How many epochs of what: fine-tuning also follows where nobody asked for it."""
     phases = [(training.epochs, training.step.step), (training.fine_tune_epochs, "fine_tune")]
-    said = [
-        f"{_epochs(epochs)} of {regime}" + (f" from layer {training.step.fine_tune_at}" if regime == "fine_tune" else "")
-        for epochs, regime in phases
-        if epochs
-    ]
-    return ", then ".join(said)
+    return ", then ".join(f"{_epochs(epochs)} of {regime}" for epochs, regime in phases if epochs)
 
 
 def _epochs(number: int) -> str:

@@ -22,7 +22,7 @@ from loaders.base import HasOptions, LoaderSpec, Option, own_options
 from storage.errors import DataError, UsageError
 
 Value: TypeAlias = bool | int | float | str | tuple[int, int]
-EXPECTED = {bool: "on or off", int: "a whole number", float: "a number"}
+EXPECTED = {bool: "on or off", int: "a whole number", int | None: "a whole number", float: "a number"}
 FROM_FILES = {"model": (), "weights": ("none", "imagenet")}
 """Fields of the step that may name a file, and the words that are none."""
 

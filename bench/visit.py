@@ -123,7 +123,8 @@ class Visitor:
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
         finally:
             feed.close()
-        common = {"jit_compile": bool(step.jit_compile), "precision": getattr(step, "precision", None)}
+        common: dict[str, Any] = {"jit_compile": bool(step.jit_compile)}
+        common |= {name: getattr(step, name, None) for name in ("precision", "fine_tune_at")}
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
         after = None if cold else state.share

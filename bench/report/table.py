@@ -60,7 +60,7 @@ def sweeps_table(run: Run) -> DataFrame:
     """A row a case, phase and sweep: what one measurement says on its own."""
     rows = [
         {
-            **record.case.fields(),
+            **_fields(record.case, [record]),
             "phase": phase_name(record.phase, [record]),
             "sweep": record.sweep,
             "started_at": record.started_at,
@@ -107,7 +107,7 @@ def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[
     status, reason = outcome(records)
     pixels, cause = _pixels(records)
     return {
-        **case.fields(),
+        **_fields(case, records),
         "phase": phase_name(phase, records),
         **{name: METRICS[name].compute(records) for name in METRICS},
         "images_per_s": bounds and bounds.value,
@@ -122,6 +122,12 @@ def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[
         "warnings": "; ".join(warnings(records, run.info)),
         "pixels_cause": cause,
     }
+
+
+def _fields(case: Case, records: Sequence[RunRecord]) -> dict[str, Any]:
+    """The case's fields; of the layer that fine-tuning starts from, what took effect, if that was measured."""
+    seen = next((one.fine_tune_at for one in measured(records) if one.fine_tune_at is not None), None)
+    return case.fields() | ({} if seen is None else {"fine_tune_at": seen})
 
 
 def _pixels(records: Sequence[RunRecord]) -> tuple[str | None, str | None]:

@@ -120,6 +120,17 @@ def test_both_ways_through_the_model_are_the_same(base: Path) -> None:
     assert np.ptp(whole) > 0
 
 
+@pytest.mark.parametrize(("name", "layers", "start"), [("MobileNetV2", 154, 100), ("MobileNet", 86, 55)])
+def test_the_notes_models_are_fine_tuned_from_a_layer_that_they_have(name: str, layers: int, start: int) -> None:
+    base = model.application(name)(include_top=False, weights=None, input_shape=(32, 32, 3))
+    assert (len(base.layers), model.fine_tune_at(base, StepSpec(model=name))) == (layers, start)
+
+
+def test_a_step_tells_from_where_it_fine_tunes(base: Path) -> None:
+    assert training_step(StepSpec(model=str(base), step="fine_tune")).fine_tune_at == 2
+    assert training_step(StepSpec(model=str(base))).fine_tune_at is None
+
+
 def test_fine_tuning_after_feature_extraction_trains_what_fine_tuning_trains(base: Path) -> None:
     first, then = StepSpec(model=str(base)), StepSpec(model=str(base), step="fine_tune", fine_tune_at=3)
     made = [model.build(first, layers=(), image_size=SIZE, classes=3, dtype="float32") for _ in range(2)]

@@ -103,6 +103,20 @@ def test_one_failure_in_five_sweeps_fails_the_case(tmp_path: Path) -> None:
     assert row["images_per_s"] > 0
 
 
+def test_fine_tuning_starts_where_it_was_seen_to_start(tmp_path: Path) -> None:
+    step = StepSpec(step="fine_tune", model="MobileNet")
+    synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata", step=step)], sweeps=2)
+    assert set(results_table(load_run(tmp_path))["fine_tune_at"]) == {100}
+    stored = tmp_path / "records.jsonl"
+    # As feedbench once wrote it where no layer was named; and, today, with what took effect.
+    once = stored.read_text().replace('"fine_tune_at":null,"jit', '"fine_tune_at":100,"jit')
+    stored.write_text(once.replace('"fine_tune_at":null', '"fine_tune_at":55'))
+    run = load_run(tmp_path)
+    assert {record.case for record in run.records} == set(run.info.cases)
+    for table in (results_table(run), sweeps_table(run)):
+        assert set(table["fine_tune_at"]) == {55}
+
+
 def test_one_sweep_has_no_interval(tmp_path: Path) -> None:
     row = results_table(synthetic_run(tmp_path, cases=1, sweeps=1)).iloc[0]
     assert row["images_per_s"] > 0

@@ -32,10 +32,12 @@ class Silent:
     def __init__(self) -> None:
         self.batches = 0
         self.resumed_after = 0
+        self.fine_tuned_from: int | None = None
         self.ways: list[BothWays] = []
 
-    def resumed(self, rows: list[Epoch]) -> None:
+    def began(self, rows: list[Epoch], step: StepSpec) -> None:
         self.resumed_after = len(rows)
+        self.fine_tuned_from = step.fine_tune_at
 
     def started(self, epoch: int, regime: str, batches: int) -> None: ...
 
@@ -310,6 +312,25 @@ def test_what_cannot_be_fine_tuned_is_said_before_the_first_epoch(training: Trai
     assert watcher.batches == 0
     # Nothing was learnt yet, so the mended command may use the folder.
     assert len(train(training, watcher)) == 4
+
+
+def test_a_base_is_fine_tuned_from_two_thirds_where_no_layer_is_named(training: Training) -> None:
+    watcher = Silent()
+    usual = replace(training, step=replace(training.step, fine_tune_at=None), epochs=1, fine_tune_epochs=1)
+    train(usual, watcher)
+    assert watcher.fine_tuned_from == 2
+    assert json.loads((training.results / "train.json").read_text())["step"]["fine_tune_at"] == 2
+    for same in (usual, replace(usual, step=replace(usual.step, fine_tune_at=2))):
+        train(same, watcher)
+        assert watcher.resumed_after == 2
+    with pytest.raises(UsageError, match="a training with fine_tune_at 2, and now it is 1"):
+        train(replace(usual, step=replace(usual.step, fine_tune_at=1)), watcher)
+
+
+def test_a_training_from_another_layer_than_the_usual_goes_on_from_none_but_its_own(training: Training) -> None:
+    train(replace(training, step=replace(training.step, fine_tune_at=1)), Silent())
+    with pytest.raises(UsageError, match="a training with fine_tune_at 1, and now it is 2"):
+        train(replace(training, step=replace(training.step, fine_tune_at=None)), Silent())
 
 
 def test_a_history_that_is_none_is_named(tmp_path: Path) -> None:
