@@ -27,12 +27,12 @@ from loaders import graph
 from loaders.base import LoaderSpec, Stage
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
+from loaders.recut import recut
 from loaders.sample import batches_in, options_of
 from loaders.service import Service, check_service, open_service, reach
 from loaders.stream import StreamFeed
 from loaders.tfdata import LOADER as TFDATA
 from loaders.tfdata import unreadable
-from loaders.threaded import recut
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from loaders.augmentation import Draws
 from loaders.base import Stage
 from loaders.preprocess import augment_and_scale
+from loaders.recut import Delivered
 from loaders.stream import StreamFeed, tensor_of
-
-if TYPE_CHECKING:
-    from loaders.threaded import Delivered, Threads
+from loaders.threads import Threads
 
 
 def passes(threads: Threads, n: int) -> Iterator[Any]:

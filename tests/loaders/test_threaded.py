@@ -26,9 +26,10 @@ from loaders import LOADERS
 from loaders.augmentation import Draws, warp
 from loaders.base import STAGES, Feed, LoaderSpec, Stage
 from loaders.batch_memory import ALIGNMENT, BatchMemory
+from loaders.recut import recut
 from loaders.sample import scale
 from loaders.stream import tensor_of
-from loaders.threaded import recut, windows
+from loaders.threads import windows
 from storage import open_dataset
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
