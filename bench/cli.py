@@ -161,7 +161,12 @@ def run(
         bool | None, typer.Option(help="Compile the step with XLA; slow on processors.", rich_help_panel=STEP)
     ] = None,
     steps_per_execution: Annotated[
-        str | None, typer.Option(help="Batches that are trained on in one go.", show_default="1", rich_help_panel=STEP)
+        str | None,
+        typer.Option(
+            help="Batches asked for, then trained on in one go; waits and steps are then measured a group, not a batch.",
+            show_default="1",
+            rich_help_panel=STEP,
+        ),
     ] = None,
     sweeps: Annotated[
         int | None, typer.Option(help="How often every case is measured.", show_default="5", rich_help_panel=HOW)
@@ -256,7 +261,12 @@ def train(
     workers: Annotated[int, typer.Option(help="Threads that prepare batches; 0: one a processor.")] = 0,
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on processors, float16 on GPUs.")] = False,
     jit_compile: Annotated[bool, typer.Option(help="Compile the step with XLA; slow on processors.")] = False,
-    steps_per_execution: Annotated[int, typer.Option(help="Batches that are trained on in one go.")] = 1,
+    steps_per_execution: Annotated[
+        int,
+        typer.Option(
+            help="Batches asked for, then trained on in one go; their losses and waits are then seen a group at a time."
+        ),
+    ] = 1,
     both_ways: Annotated[
         bool, typer.Option(help="At the end, evaluate the training images with dropout on and off.")
     ] = False,

@@ -66,6 +66,13 @@ def test_every_command_shows_an_example(command: str) -> None:
     assert f"Example: feedbench {command}" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_help_says_that_batches_of_a_group_are_not_seen_one_by_one(command: str) -> None:
+    done = feedbench(Path(), command, "--help")
+    said = " ".join(done.stdout.replace("│", " ").split())
+    assert re.search("Batches asked for, then trained on in one go; [^.]* a group", said)
+
+
 def test_a_run_leaves_what_the_architecture_names(ran: Path) -> None:
     names = {path.name for path in (ran / "results" / "latest").iterdir()}
     expected = {
