@@ -8,24 +8,31 @@ test), each case is compared once more relative to it, within sweeps, and only w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.compare import Comparison, unpaired
-from bench.record import load_run
-from bench.speeds import outcome, speeds
+from bench.compare import Comparison, rates, unpaired
+from bench.record import Measured, Run, load_run
+from bench.speeds import outcome
 from storage.errors import DataError, UsageError
 
 PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|throttl|pressure|boot|uptime", re.IGNORECASE)
 """Parts of an environment that differ from run to run on one machine, or are meant to differ."""
 
 
+UNPROVEN = "first_epoch"
+"""A cold epoch whose coldness nobody proved: shown, but no reason to fail."""
+
+
 @dataclass(frozen=True)
 class Side:
-    """One of the two: images/s by case and sweep, what failed, and what it ran on (None if nobody wrote it down)."""
+    """One of the two: images/s by case and sweep, what failed, and what it ran on (None if nobody wrote it down).
+
+    A case's first epoch from the disk is a case of its own here: ``CASE (cold_epoch)``, or ``(first_epoch)`` if unproven.
+    """
 
     name: str
     rates: Mapping[str, Mapping[int, float]]
@@ -81,11 +88,10 @@ def read_side(path: Path) -> Side:
     if path.is_file():
         return _read_csv(path)
     run = load_run(path)
-    by_case = {case.id: by_sweep for case, by_sweep in speeds(run).items()}
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
     failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
     environment = next(iter(run.info.environments.values()), None)
-    return Side(path.name or str(path), by_case, failed, environment)
+    return Side(path.name or str(path), _by_name(_rows(run), failed), failed, environment)
 
 
 def changes(a: Side, b: Side) -> list[Change]:
@@ -118,7 +124,7 @@ def fails(rules: Sequence[Rule], found: Sequence[Change], failed: Mapping[str, s
         if rule.slower is not None
         for change in found
         # A limit runs nothing that a change could have made slower: it speaks of the machine.
-        if "limit:" not in change.case and change.slower_by(rule.slower)
+        if "limit:" not in change.case and not change.case.endswith(f"({UNPROVEN})") and change.slower_by(rule.slower)
     ]
     if any(rule.slower is None for rule in rules):
         lines += [f"{case} failed: {reason}" for case, reason in failed.items()]
@@ -148,16 +154,36 @@ def _read_csv(path: Path) -> Side:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path} is not a run's sweeps.csv: {error}") from error
-    missing = {"case", "phase", "cache", "sweep", "images_per_s", "status", "reason"} - set(table.columns)
+    missing = {"case", "phase", "sweep", "images_per_s", "status", "reason"} - set(table.columns)
     if missing:
         raise DataError(f"{path} is not a run's sweeps.csv: it has no column {', '.join(sorted(missing))}")
-    warm = table[(table["phase"] == "warm") & (table["cache"] == "warm")]
-    failed = {str(row["case"]): str(row["reason"]) for _, row in warm[warm["status"] == "failed"].iterrows()}
-    rates: dict[str, dict[int, float]] = {}
-    for _, row in warm[warm["status"] == "ok"].dropna(subset=["images_per_s"]).iterrows():
-        if row["case"] not in failed:
-            rates.setdefault(str(row["case"]), {})[int(row["sweep"])] = float(row["images_per_s"])
-    return Side(path.name, rates, failed)
+    failed = {str(row["case"]): str(row["reason"]) for _, row in table[table["status"] == "failed"].iterrows()}
+    measured = table[table["status"] == "ok"].dropna(subset=["images_per_s"])
+    rows = [
+        (str(row["case"]), str(row["phase"]), int(row["sweep"]), float(row["images_per_s"]))
+        for _, row in measured.iterrows()
+    ]
+    return Side(path.name, _by_name(rows, failed), failed)
+
+
+def _rows(run: Run) -> Iterable[tuple[str, str, int, float]]:
+    """(case, phase, sweep, images/s) of all that was measured, in the order in which it was planned."""
+    for case in dict.fromkeys([case.id for case in run.info.cases] + [record.case.id for record in run.records]):
+        for record in [*run.of(case), *run.of(case, "cold_epoch")]:
+            unproven = isinstance(record.outcome, Measured) and record.phase != "warm" and not record.outcome.cold_proven
+            for sweep, images_per_s in rates([record]).items():
+                yield case, UNPROVEN if unproven else record.phase, sweep, images_per_s
+
+
+def _by_name(rows: Iterable[tuple[str, str, int, float]], failed: Mapping[str, str]) -> dict[str, dict[int, float]]:
+    """Images/s by sweep of what can be relied on. One sweep that was not proven cold makes all of a case's so."""
+    kept = [row for row in rows if row[0] not in failed]
+    unproven = {case for case, phase, _, _ in kept if phase == UNPROVEN}
+    found: dict[str, dict[int, float]] = {}
+    for case, phase, sweep, images_per_s in kept:
+        name = case if phase == "warm" else f"{case} ({UNPROVEN if case in unproven else phase})"
+        found.setdefault(name, {})[sweep] = images_per_s
+    return found
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bench.gate import Rule, Side, broken, changes, environment_differences, fai
 from bench.record import Measured, Run, RunRecord, append_records, load_run
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
-from tests.bench.synthetic import synthetic_run
+from tests.bench.synthetic import matrix, synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,29 @@ def test_a_stored_baseline_is_one_small_file(runs: Path) -> None:
     done = run_cli(baseline, runs / "slower", "--fail-if", "slower:5%")
     assert done.returncode == 1
     assert "does not say what it ran on" in done.stdout
+
+
+def test_cold_runs_are_compared_too_and_only_what_was_proven_cold_fails(tmp_path: Path) -> None:
+    """LMDB's pages could not be dropped in the synthetic runs."""
+    cold = [case for case in matrix() if case.cache == "cold"]
+    for name, seed in (("a", 1), ("b", 2)):
+        synthetic_run(tmp_path / name, cases=cold, seed=seed)
+    slow_down(load_run(tmp_path / "b"), 0.5, limits=False)
+    sides = [read_side(tmp_path / name) for name in "ab"]
+    found = {change.case: change for change in changes(*sides)}
+    assert all(case.id in found for case in cold)
+    proven = {name for name in found if name.endswith(" (cold_epoch)")}
+    unproven = {name for name in found if name.endswith(" (first_epoch)")}
+    assert len(proven) + len(unproven) == len(cold)
+    assert unproven
+    assert all(name.startswith("lmdb") for name in unproven)
+    assert all(change.verdict == "slower" for change in found.values())
+    failed = " ".join(fails([Rule.parse("slower:5%")], list(found.values()), {}))
+    assert all(name in failed for name in proven)
+    assert not any(name in failed for name in unproven)
+    for name in "ab":
+        write_csv(load_run(tmp_path / name))
+    assert read_side(tmp_path / "a" / "sweeps.csv").rates.keys() == sides[0].rates.keys()
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
