@@ -10,6 +10,9 @@ import gc
 from collections import Counter
 from typing import Any
 
+OPTIONS = ("autotune", "private_threadpool_size", "max_intra_op_parallelism", "deterministic")
+"""What is told of a pipeline that chose nothing for itself."""
+
 
 def asked(feed: Any) -> dict[str, str]:
     """The options of a feed that is a ``tf.data.Dataset``; empty for any other."""
@@ -17,13 +20,13 @@ def asked(feed: Any) -> dict[str, str]:
     if not callable(options):
         return {}
     told = options()
-    values = {
-        "autotune": told.autotune.enabled,
-        "private_threadpool_size": told.threading.private_threadpool_size,
-        "max_intra_op_parallelism": told.threading.max_intra_op_parallelism,
-        "deterministic": told.deterministic,
+    threading = told.threading
+    values = (
+        told.autotune.enabled, threading.private_threadpool_size, threading.max_intra_op_parallelism, told.deterministic
+    )  # fmt: skip
+    return {
+        name: "TensorFlow's default" if value is None else str(value) for name, value in zip(OPTIONS, values, strict=True)
     }
-    return {name: "TensorFlow's default" if value is None else str(value) for name, value in values.items()}
 
 
 def chosen() -> dict[str, str]:

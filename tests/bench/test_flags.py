@@ -22,10 +22,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return synthetic_run(tmp_path_factory.mktemp("runs") / "run", cases=[CASE])
 
 
-def flags(run: Run, *, speed: list[float] | None = None, records: int = 5, **changes: Any) -> list[str]:
-    """The flags of the synthetic case with some fields of every measurement changed, and its sweeps at other speeds."""
+def flags(run: Run, *, case: str = CASE.id, speed: list[float] | None = None, records: int = 5, **changes: Any) -> list[str]:
+    """The flags of a synthetic case with some fields of every measurement changed, and its sweeps at other speeds."""
     made = []
-    for number, record in enumerate(run.of(CASE.id)[:records]):
+    for number, record in enumerate(run.of(case)[:records]):
         assert isinstance(record.outcome, Measured)
         factor = speed[number] if speed else 1.0
         waits = [round(ns / factor) for ns in record.outcome.wait_ns]
@@ -50,6 +50,17 @@ def test_bimodal_says_how_many_epochs_and_how_slow(tmp_path: Path) -> None:
     assert len(found) == 1
     assert found[0].startswith("bimodal: ")
     assert "epochs ran at half speed: switch tf.data's autotuning off" in found[0]
+
+
+def test_bimodal_advises_against_autotuning_only_where_something_tuned_itself(tmp_path: Path) -> None:
+    case = next(c for c in matrix() if c.id == "tfrecord-encoded-tfdata-pipeline-step=none")
+    records = synthetic_run(tmp_path, cases=[case])
+    for tuned in ({}, {"autotune": "False", "deterministic": "True"}):
+        (found,) = flags(records, case=case.id, tuned=tuned)
+        assert "epochs ran at half speed: measure again with --isolation case" in found
+        assert "autotuning" not in found
+    (found,) = flags(records, case=case.id, tuned={"autotune": "TensorFlow's default", "MapAndBatch parallelism": "1"})
+    assert "switch tf.data's autotuning off" in found
 
 
 @pytest.mark.parametrize(
