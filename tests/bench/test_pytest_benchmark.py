@@ -1,4 +1,4 @@
-"""pytest-benchmark's table, JSON, saved runs and comparison hold the very samples that the records hold."""
+"""pytest-benchmark's table, JSON, histogram, saved runs and comparison hold the very samples that the records hold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one benchmark run was saved."""
     folder = tmp_path_factory.mktemp("benchmark")
-    done = benchmark(folder, f"--benchmark-json={folder / 'all.json'}", "--benchmark-save=first", "--benchmark-save-data")
+    done = benchmark(
+        folder, f"--benchmark-json={folder / 'all.json'}", "--benchmark-save=first", "--benchmark-save-data",
+        f"--benchmark-histogram={folder / 'histogram'}",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"test_pipeline\[memory-raw-known:2000-model\S*\].*\b3\b", done.stdout)
     assert "known:2000" in done.stderr, "the run's own table and progress"
@@ -56,6 +59,13 @@ def test_samples_are_seconds_a_batch_of_each_sweep(folder: Path, run: Run) -> No
     assert one["extra_info"]["images_per_s"] == pytest.approx([32 / second for second in samples(run)])
     assert one["extra_info"]["case"]["case"] == run.info.cases[0].id
     assert one["group"] == "none"
+
+
+def test_the_histogram_is_drawn_of_them(folder: Path, run: Run) -> None:
+    (drawn,) = folder.glob("histogram*.svg")
+    least = re.search(r"Min: ([\d.]+)", drawn.read_text())
+    assert least
+    assert float(least[1]) == pytest.approx(1000 * min(samples(run)), abs=1e-3), "milliseconds"
 
 
 def test_what_is_saved_is_the_same_and_names_no_host(folder: Path, run: Run) -> None:
