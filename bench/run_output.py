@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
 from bench.record import Run, load_run
+from bench.run_folder import RESUME
 from bench.run_table import run_table
 from bench.schedule import resume, run
 from bench.speeds import outcome
@@ -63,15 +65,29 @@ def command() -> str:
 def run_and_print(given: dict[str, Any], resumed: Path | None) -> int:
     """Run, or go on; print the table and where the report is. Exit code 130 after an interrupt."""
     console = Console(stderr=True)
+    results = Path(given.get("results") or "results")
+    earlier = _resumable(results)
     try:
         with Bar(console) as bar:
             folder = resume(resumed, bar) if resumed else run(options_of(given), bar, command())
     except KeyboardInterrupt:
-        console.print("interrupted; what was measured is kept. Go on with: feedbench run --resume RUN, RUN being the newest "
-                      f"folder in {resumed.parent if resumed else given.get('results') or 'results'}")  # fmt: skip
+        console.print(Text(_how_to_go_on({resumed} if resumed else _resumable(results) - earlier)), soft_wrap=True)
         return 130
     print_run(load_run(folder), wide())
     return 0
+
+
+def _resumable(results: Path) -> set[Path]:
+    """The runs there that are not finished."""
+    return {options.parent for options in results.glob(f"*/{RESUME}") if not options.parent.is_symlink()}
+
+
+def _how_to_go_on(begun: Iterable[Path]) -> str:
+    """What to type after an interrupt. ``begun`` is the run's folder, if it had one yet."""
+    folder = next(iter(sorted(begun, reverse=True)), None)
+    if folder is None:
+        return "interrupted before anything was measured. To start again, give the same command."
+    return f"interrupted; what was measured is kept. Go on with: feedbench run --resume {shlex.quote(str(folder))}"
 
 
 def report_and_print(folder: Path, today: str | None) -> None:

@@ -144,8 +144,8 @@ def test_an_interrupt_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Pa
     run.send_signal(signal.SIGINT)
     _, said = run.communicate()
     assert run.returncode == 130
-    assert "Go on with: feedbench run --resume" in " ".join(said.split())
     (folder,) = (path.parent for path in tmp_path.glob("results/2*/run.json"))
+    assert f"Go on with: feedbench run --resume {folder.relative_to(tmp_path)}" in said.splitlines()[-1]
     stored = load_run(folder)
     assert stored.records
     assert not stored.info.finished
@@ -153,6 +153,22 @@ def test_an_interrupt_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Pa
     (folder / "resume.json").write_text(json.dumps({**options, "sweeps": 1}))
     assert feedbench(tmp_path, "run", "--resume", folder).returncode == 0
     assert load_run(folder).info.finished
+
+
+def test_an_interrupt_before_the_run_has_a_folder_sends_nobody_to_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import run_output
+
+    (tmp_path / "20200101-000000").mkdir()
+    (tmp_path / "20200101-000000" / "resume.json").write_text("{}")
+
+    def interrupted(*_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_output, "run", interrupted)
+    assert run_output.run_and_print({"results": tmp_path, "loaders": "known:null"}, None) == 130
+    assert "interrupted before anything was measured" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
