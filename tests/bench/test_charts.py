@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import altair as alt
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from bench.case import Case, StepSpec
 from bench.record import Run
 from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
-from bench.report.charts.size_throughput import front
+from bench.report.charts.size_throughput import front, named
 from bench.report.charts.stages import STAGES
 from bench.report.derived import tables
 from bench.report.palette import COLOURS, FORMATS, LIMIT, LOADERS, colours, shapes
@@ -182,6 +183,14 @@ def test_what_emulated_accelerators_showed_is_held_against_the_curves(tmp_path: 
         if "scale" in encoding.get("x", {})
     ]
     assert all(high >= 90_000 for _, high in scales), "clamped to an edge, a point would lie"
+
+
+def test_of_points_on_top_of_each_other_the_fastest_is_named() -> None:
+    best = pd.DataFrame({"case": ["a", "b", "c"], "stored_mb": [10.0, 10.5, 100.0], "images_per_s": [199.0, 200.0, 200.5]})
+    across, up = alt.Scale(type="log", domain=[10.0, 1000.0]), alt.Scale(domain=[0.0, 400.0])
+    found = named(best, across, up)
+    assert found["case"].tolist() == ["b", "c"]
+    assert found["across"].tolist() == pytest.approx([0.0106, 0.5], abs=1e-4)
 
 
 def test_the_front_is_what_none_beats_in_both() -> None:

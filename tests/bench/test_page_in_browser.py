@@ -238,6 +238,32 @@ def test_few_and_many_cases_fit_the_screen(browser: Any, sized: Path, size: str)
         assert cut == [], "names of cases are legible whole"
 
 
+def test_a_phone_shows_legends_names_and_claims_whole(browser: Any, report: Path) -> None:
+    outside = """svgs => svgs.flatMap(svg => {
+        const { left, right } = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll("text")].filter(text => {
+            const box = text.getBoundingClientRect();
+            return box.width && (box.left < left - 1 || box.right > right + 1);
+        }).map(text => text.textContent);
+    })"""
+    with opened(browser, report, "phone") as watched:
+        watched.drawn()
+        page = watched.page
+        legends = page.locator(".role-legend-label text").all_text_contents()
+        assert "image_data_generator" in legends
+        assert [name for name in legends if name.endswith("…")] == []
+        assert page.eval_on_selector_all(".panel svg", outside) == []
+        for summary in page.locator("#claims details summary, #break_even details summary").all():
+            summary.click()
+        fits = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.getAttribute('aria-label'))"
+        assert page.eval_on_selector_all("#claims .scroll, #break_even .scroll", fits) == []
+        # Without the head of its column, each cell says what it is.
+        heads = page.eval_on_selector_all(
+            "#claims-table td[data-column='ratio']", "all => all.map(one => getComputedStyle(one, '::before').content)"
+        )
+        assert set(heads) == {'"times as fast: "'}
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_knees_stand_below_the_curves(browser: Any, report: Path, size: str) -> None:
     """One axis for both panels, on a desk also after the window became narrower; no name leaves the picture."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import log10
 from typing import Any
 
 import altair as alt
@@ -12,6 +14,10 @@ from bench.report.palette import LIMIT, LOADERS, colours, shapes
 from bench.report.panels import WIDTH, by_step, measured, number_axis, rate_scale, values
 
 HEIGHT = 320
+FAR = 0.7
+"""Of the way to the right: from there on a name stands left of its point, or a narrow page would cut it off."""
+NEAR = 0.06
+"""Of the plot's width and height: two names so close to each other could not be read."""
 
 
 def draw(tables: Tables) -> Any:
@@ -33,6 +39,24 @@ def front(part: DataFrame) -> DataFrame:
     return ordered[ordered["images_per_s"] > best]
 
 
+def named(best: DataFrame, across: alt.Scale, up: alt.Scale) -> DataFrame:
+    """The points of the front that get a name: of those that lie on top of each other, the fastest.
+
+    With ``across``, where a point lies between the left end of its scale (0) and the right one (1).
+    """
+    placed = best.assign(across=_place(best["stored_mb"], across), up=_place(best["images_per_s"], up))
+    near = (placed["across"].diff(-1).abs() < NEAR) & (placed["up"].diff(-1).abs() < NEAR)
+    return placed[~near]
+
+
+def _place(numbers: Iterable[float], scale: alt.Scale) -> list[float]:
+    """Where numbers lie on a scale, from 0 to 1."""
+    said = scale.to_dict()
+    of = log10 if said.get("type") == "log" else float
+    low, high = (of(end) for end in said["domain"])
+    return [(of(number) - low) / (high - low) for number in numbers]
+
+
 def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
     best = front(part)
     sizes = part["stored_mb"]
@@ -48,9 +72,15 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
     line = alt.Chart(values(best, ["stored_mb", "images_per_s"])).mark_line(
         interpolate="step-after", strokeWidth=1.5, color=LIMIT
     )
-    names = alt.Chart(values(best, ["stored_mb", "images_per_s", "stored"])).mark_text(
-        align="left", dx=8, dy=-8, fontSize=11, color=LIMIT
-    )
+    turns = named(best, across, scale)
+    left, right = turns[turns["across"] <= FAR], turns[turns["across"] > FAR]
+    names = [
+        alt.Chart(values(some, ["stored_mb", "images_per_s", "stored"]))
+        .mark_text(align="left" if some is left else "right", dx=8 if some is left else -8, dy=-8, fontSize=11, color=LIMIT)
+        .encode(x=x, y=y, text="stored:N")
+        for some in (left, right)
+        if len(some)
+    ]
     bounds = alt.Chart(values(limits, ["label", "images_per_s"]))
     layers = [
         line.encode(x=x, y=y),
@@ -69,7 +99,7 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
                 alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r"),
             ],
         ),
-        names.encode(x=x, y=y, text="stored:N"),
+        *names,
     ]
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=words)
 

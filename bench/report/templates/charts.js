@@ -47,12 +47,22 @@
       if (one.layer) next.layer = one.layer.map(changed);
       if (rows(one)) {
         if (one.mark?.type === "bar") next.mark = { ...one.mark, height: 13 };
-        next.encoding = { ...one.encoding, y: { ...one.encoding.y, title: null, axis: { ...one.encoding.y.axis, ...above } } };
+        // Words beside a mark may leave the page; opposite the row's name they have room.
+        const words = one.mark?.type === "text" && one.encoding.text?.type === "nominal";
+        if (words) next.mark = { ...one.mark, align: "right", baseline: "bottom", dx: 0, dy: -9 };
+        const x = words ? { x: { value: "width" } } : {};
+        next.encoding = { ...one.encoding, ...x, y: { ...one.encoding.y, title: null, axis: { ...one.encoding.y.axis, ...above } } };
       }
       return next;
     };
     const room = long ? 2.5 : 1.8;
     return { ...changed(spec), height: typeof spec.height === "number" ? spec.height * room : { step: 19 * room } };
+  }
+
+  // The names in a legend, as far as its scale tells them.
+  function named(spec) {
+    const own = Object.values(spec.encoding ?? {}).flatMap((channel) => channel?.scale?.domain ?? []);
+    return [...own, ...(spec.layer ?? []).flatMap(named)].filter((one) => typeof one === "string");
   }
 
   function fitted(spec, width) {
@@ -67,7 +77,10 @@
       config.axis = { ...config.axis, labelFontSize: 11 };
       config.axisX = { ...config.axisX, tickCount: 5 };
       const below = { direction: "vertical", anchor: "start" };
-      config.legend = { ...config.legend, orient: "top", columns: 2, labelLimit: width / 2 - 50, layout: { top: below } };
+      // In two columns only where every name has room in half of the width.
+      const longest = Math.max(0, ...named(spec).map((name) => name.length));
+      const columns = longest * 7 + 40 > (width - 60) / 2 ? 1 : 2;
+      config.legend = { ...config.legend, orient: "top", columns, labelLimit: width - 90, layout: { top: below } };
     }
     return { ...(narrow ? narrowed(spec, width) : spec), ...fit, config };
   }
