@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
