@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import selfcheck_loop, selfcheck_output
+from bench.run import ticks
 from bench.selfcheck import CHECKS, known_rates, selfcheck
 from bench.selfcheck_bench import Bench, Check
 from bench.selfcheck_loop import clockwork
@@ -30,6 +35,35 @@ def test_known_rates_are_never_exceeded(tmp_path: Path) -> None:
 def test_the_clockwork_is_cheap(tmp_path: Path) -> None:
     (check,) = clockwork(Bench(tmp_path, Quiet(), small=True))
     assert float(check.seen.split()[0]) < 50, "microseconds a batch"
+
+
+def test_a_slow_clockwork_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 us more a batch are over 1% of any batch that a machine can copy from memory in less than 10 ms."""
+
+    def slow(*given: Any) -> Iterator[Any]:
+        for tick in ticks(*given):
+            ends = time.perf_counter_ns() + 100_000
+            while time.perf_counter_ns() < ends:
+                pass
+            yield tick
+
+    monkeypatch.setattr(selfcheck_loop, "ticks", slow)
+    monkeypatch.setattr(selfcheck_loop, "_copied_batch_ns", lambda: 1e6)
+    (check,) = clockwork(Bench(tmp_path, Quiet(), small=True))
+    assert not check.passed, check
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_a_wrong_answer_is_loud(
+    passed: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [Check("null loader: utilisation", "at least 99%", "99.9%", True), Check("a hang", "a row", "no row", passed)]
+    monkeypatch.setattr(selfcheck_output, "selfcheck", lambda *_, **__: iter(checks))
+    assert selfcheck_output.check_and_print(small=True) == code
+    said = capsys.readouterr()
+    assert f"{1 + passed} of 2 checks passed" in said.out
+    assert ("FAILED  a hang" in said.out) != passed
+    assert ("The instrument cannot be trusted" in said.err) != passed
 
 
 @pytest.mark.slow
