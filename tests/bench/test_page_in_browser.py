@@ -319,6 +319,26 @@ def test_prints_whole(browser: Any, report: Path, tmp_path: Path) -> None:
         assert len(re.findall(rb"/Type\s*/Page\b", paper)) > 5
 
 
+def test_paper_shows_the_charts_that_no_screen_showed_yet(browser: Any, report: Path) -> None:
+    """Printing waits for no idle time: what is drawn when the event's listeners have run is on the paper."""
+    with opened(browser, report, "desk") as watched:
+        page = watched.page
+        undrawn = "all => all.filter(one => one.dataset.state !== 'drawn').map(one => one.dataset.chart)"
+        assert page.eval_on_selector_all("figure.chart", undrawn) != []
+        left = page.evaluate(
+            """() => {
+                dispatchEvent(new Event("beforeprint"));
+                return new Promise(told => {
+                    // Behind the promises that the listeners left, and before any timer or idle callback.
+                    const turns = (left) => left ? Promise.resolve().then(() => turns(left - 1)) : told(
+                        [...document.querySelectorAll("figure.chart")].filter(one => one.dataset.state !== "drawn").length);
+                    turns(20000);
+                });
+            }"""
+        )
+        assert left == 0
+
+
 def test_a_comparison_opens_in_silence(browser: Any, tmp_path: Path) -> None:
     runs = [synthetic_run(tmp_path / name, cases=10, seed=seed).path for name, seed in (("a", 1), ("b", 2))]
     path = write_comparison(read_side(runs[0]), read_side(runs[1]), tmp_path / "comparison.html")

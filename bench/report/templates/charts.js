@@ -103,7 +103,10 @@
 
   // Between two panels the page answers whoever clicked or scrolled meanwhile. A limit, since idle time may never be granted.
   const idle = (job) => (window.requestIdleCallback ? requestIdleCallback(job, { timeout: 300 }) : setTimeout(job, 50));
-  const pause = () => new Promise(idle);
+  // Paper waits for nothing but what the browser does at once, before it prints: from then on no panel waits for its turn.
+  let hurry;
+  const hurried = new Promise((done) => { hurry = done; });
+  const pause = () => Promise.race([hurried, new Promise(idle)]);
 
   function start() {
     if (window.vegaEmbed) return;
@@ -185,5 +188,5 @@
     idle(rest);
   }
   addEventListener("load", () => idle(rest));
-  addEventListener("beforeprint", () => { for (const figure of figures) draw(figure); });
+  addEventListener("beforeprint", () => { hurry(); for (const figure of figures) draw(figure); });
 })();
