@@ -13,10 +13,12 @@ from statistics import median
 
 from bench.compare import compare, rates
 from bench.metrics import METRICS
-from bench.record import Run
+from bench.record import Run, measured
 from bench.selfcheck_bench import Bench, Check, known_case
 from bench.selfcheck_loop import clockwork, same_as_fit
 from bench.selfcheck_workers import failures, isolation
+from bench.starvation import loading
+from bench.starvation import utilisation as utilisation_at
 from bench.steady import Pace
 from bench.watcher import Watcher
 
@@ -65,6 +67,22 @@ def known_rates(bench: Bench) -> Iterator[Check]:
         )
 
 
+def foretold(bench: Bench) -> Iterator[Check]:
+    """The curve of utilisation over accelerator speed, from one measurement of loading alone, against accelerators emulated."""
+    alone, *before = [known_case("2000"), *(known_case("2000", step=f"emulated:{speed}") for speed in (1500, 4000))]
+    done = bench.measure([alone, *before], 1)
+    feed = next((found for one in measured(done.of(alone.id)) if (found := loading(one))), None)
+    for case in before:
+        curve = utilisation_at(feed, case.step.rate, ready=case.spec.prefetch) if feed and case.step.rate else 0.0
+        seen = METRICS["accelerator_utilisation"].compute(done.of(case.id)) or 0.0
+        yield Check(
+            f"loader 2000/s, step {case.step.rate:.0f}/s: utilisation",
+            f"{curve:.1%} by the curve from loading alone, within 2%",
+            f"{seen:.1%}",
+            feed is not None and abs(seen - curve) <= 0.02,
+        )
+
+
 def same_twice(bench: Bench) -> Iterator[Check]:
     """The same case under two names: few verdicts that are not ties. A test at 95% is wrong in 2 of 40 on average."""
     pairs = 4 if bench.small else 40
@@ -98,6 +116,7 @@ def planted(bench: Bench) -> Iterator[Check]:
 CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (
     utilisation,
     known_rates,
+    foretold,
     clockwork,
     same_as_fit,
     failures,

@@ -11,7 +11,7 @@ import pytest
 
 from bench import selfcheck_loop, selfcheck_output
 from bench.run import ticks
-from bench.selfcheck import CHECKS, known_rates, selfcheck
+from bench.selfcheck import CHECKS, foretold, known_rates, selfcheck
 from bench.selfcheck_bench import Bench, Check
 from bench.selfcheck_loop import clockwork
 from bench.selfcheck_workers import failures
@@ -30,6 +30,13 @@ def test_known_rates_are_never_exceeded(tmp_path: Path) -> None:
     checks = list(known_rates(Bench(tmp_path, Quiet(), small=True)))
     for check, promised in zip(checks, (1000, 1500, 1500, 720), strict=True):
         assert 0 < float(check.seen.split(",")[0]) < 1.02 * promised, check
+
+
+def test_utilisation_told_from_loading_alone_is_never_above_what_the_loader_can_do(tmp_path: Path) -> None:
+    checks = list(foretold(Bench(tmp_path, Quiet(), small=True)))
+    for check, possible in zip(checks, (1.0, 0.5), strict=True):
+        for told in (check.expected, check.seen):
+            assert 0 < float(told.partition("%")[0]) < 102 * possible, check
 
 
 def test_the_clockwork_is_cheap(tmp_path: Path) -> None:
