@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
+from statistics import median
 
-from bench.gate import Change, Rule, broken, changes, environment_differences, fails, read_side
+from bench.gate import Change, Rule, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from storage.errors import DataError
 
 
@@ -41,11 +42,27 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
         say(f"FAILED: {reason}")
     if rules and not reasons:
         say(f"Passed: nothing of {', '.join(fail_if)} is established.")
+        for rule in rules:
+            if seen := slowdowns_seen(rule, found):
+                say(_power(seen))
     if html:
         from bench.report.comparison import write_comparison
 
         say(f"The page: {write_comparison(one, other, (b if b.is_dir() else b.parent) / 'compare.html', reasons)}")
     return 1 if reasons else 0
+
+
+def _power(seen: Sequence[float]) -> str:
+    """What a gate that passed would have found: one that can't see anything passes too."""
+    enough = [share for share in seen if share < 1]
+    blind = f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish anything: raise --sweeps."
+    if not enough:
+        return blind
+    said = (
+        f"It would have failed, with a probability of 80%, for a case that is {median(enough):.0%} slower (the median of "
+        f"{len(enough)} cases; {max(enough):.0%} where it sees least)."
+    )
+    return said if len(enough) == len(seen) else f"{said} {blind}"
 
 
 def _words(change: Change) -> str:

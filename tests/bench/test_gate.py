@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.gate import Rule, Side, broken, changes, environment_differences, fails, read_side
+from bench.gate import Rule, Side, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.record import Measured, Run, RunRecord, append_records, load_run
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
@@ -110,6 +111,27 @@ def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
         "cpu_model: Synthetic CPU @ 2.00 GHz and Another CPU"
     ]
     assert "Warning: these runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
+
+
+def test_a_gate_that_passes_says_what_it_would_have_seen(runs: Path, tmp_path: Path) -> None:
+    assert re.search(
+        r"would have failed, with a probability of 80%, for a case that is \d+% slower \(the median of 6 cases",
+        run_cli(runs / "before", runs / "after", "--fail-if", "slower:5%").stdout,
+    )
+    for name, seed in (("a", 1), ("b", 2)):
+        synthetic_run(tmp_path / name, cases=8, sweeps=1, seed=seed)
+    done = run_cli(tmp_path / "a", tmp_path / "b", "--fail-if", "slower:5%")
+    assert done.returncode == 0
+    assert "6 of 6 cases had too few sweeps to establish anything: raise --sweeps" in done.stdout
+
+
+def test_what_a_gate_would_have_seen_by_hand() -> None:
+    """A spread of 3% a side, five sweeps: found with 80% is what is 5% slower and the smallest effect slower still."""
+    sides = [Side(name, {"case": {n: 100 * (1 + 0.03 * (n - 2)) for n in range(5)}}) for name in "ab"]
+    (change,) = changes(*sides)
+    (seen,) = slowdowns_seen(Rule.parse("slower:5%"), [change])
+    assert seen == pytest.approx(1 - 0.95 / (1 + change.comparison.smallest_effect))
+    assert slowdowns_seen(Rule.parse("failed"), [change]) == []
 
 
 def test_merely_seen_is_not_established() -> None:
