@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from statistics import median
 
 from bench.record import Measured, RunRecord, measured
@@ -50,11 +51,13 @@ def steady(one: Measured) -> Steady | None:
     batches = sum(inside)
     if not batches:
         return None
+    if not len(inside) == len(one.images) == len(one.wait_ns) == len(one.step_ns):
+        raise ValueError("images, wait_ns, step_ns and epochs must have an entry for each batch")
     return Steady(
-        images=sum(n for n, keep in zip(one.images, inside, strict=True) if keep) - one.buffered_images,
+        images=sum(compress(one.images, inside)) - one.buffered_images,
         batches=batches,
-        wait_ns=sum(ns for ns, keep in zip(one.wait_ns, inside, strict=True) if keep),
-        step_ns=sum(ns for ns, keep in zip(one.step_ns, inside, strict=True) if keep),
+        wait_ns=sum(compress(one.wait_ns, inside)),
+        step_ns=sum(compress(one.step_ns, inside)),
     )
 
 

@@ -42,15 +42,18 @@ def dressed(chart: Any) -> Any:
 
     A page with a ground of its own overrides ``config``.
     """
-    return (
-        chart.configure(background="#ffffff", font="sans-serif", padding=12)
-        .configure_axis(
-            labelFontSize=11, titleFontSize=12, titleFontWeight="normal", labelLimit=LABEL_LIMIT, gridOpacity=0.6
-        )
-        .configure_legend(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", labelLimit=300, symbolOpacity=1)
-        .configure_title(fontSize=13, anchor="start")
-        .configure_view(strokeOpacity=0.4)
+    small: dict[str, Any] = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
+    config = alt.Config(
+        background="#ffffff",
+        font="sans-serif",
+        padding=12,
+        axis=alt.AxisConfig(**small, labelLimit=LABEL_LIMIT, gridOpacity=0.6),
+        legend=alt.LegendConfig(**small, labelLimit=300, symbolOpacity=1),
+        title=alt.TitleConfig(fontSize=13, anchor="start"),
+        view=alt.ViewConfig(strokeOpacity=0.4),
     )
+    # At once: each of Altair's methods copies the whole chart, with its data.
+    return chart.properties(config=config)
 
 
 def _places(names: Iterable[str], known: tuple[str, ...]) -> dict[str, int | None]:

@@ -40,7 +40,8 @@ def stacked(panels: Sequence[Any]) -> Any:
     """Panels below each other, each with axes of its own; None without any."""
     if not panels:
         return None
-    return dressed(alt.vconcat(*panels, spacing=28).resolve_scale(color="shared", shape="shared"))
+    shared = alt.Resolve(scale=alt.ScaleResolveMap(color="shared", shape="shared"))
+    return dressed(alt.vconcat(*panels, spacing=28, resolve=shared))
 
 
 def measured(tables: Tables, phase: str = "warm") -> DataFrame:

@@ -63,5 +63,5 @@ def as_png(svg: str) -> bytes:
     with Image.open(io.BytesIO(png)) as image:
         few = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    few.save(out, "PNG", optimize=True)
+    few.save(out, "PNG")  # With optimize, a seventh of the bytes less for seven times the time.
     return out.getvalue()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -32,9 +33,21 @@ def as_script(code: str) -> Markup:
     return Markup(re.sub(r"<(?=/script|script|!--)", r"\\x3c", code, flags=re.IGNORECASE))
 
 
-@cache
 def vega() -> Markup:
     """Vega, Vega-Lite and vega-embed as one script, of the Vega-Lite version that Altair writes for. Takes seconds, once."""
+    return vega_soon().result()
+
+
+@cache
+def vega_soon() -> Future[Markup]:
+    """The same, made beside what the caller does meanwhile."""
+    pool = ThreadPoolExecutor(1, "vega")
+    made = pool.submit(_vega)
+    pool.shutdown(wait=False)
+    return made
+
+
+def _vega() -> Markup:
     import altair
     import vl_convert
 

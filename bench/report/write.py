@@ -15,6 +15,7 @@ from bench.report.drawing import drawing
 from bench.report.files import put
 from bench.report.page import write_page
 from bench.report.pictures import write_charts
+from bench.report.scripts import vega_soon
 from bench.report.summary import summary
 
 
@@ -28,6 +29,7 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     """
     run = load_run(folder)
     shown = tables(run, today)
+    vega_soon()  # It needs a processor for a second, and another is idle here.
     said = summary(run, shown, today)
     write_csv(run, results=shown.results, sweeps=shown.sweeps)
     put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
