@@ -13,18 +13,26 @@ from bench.metrics import METRICS
 from bench.record import Failed, RunRecord, measured
 from bench.report.digits import bounds, share, significant
 from bench.report.labels import labels, marked, shared, with_shared
+from bench.report.table import phase_name
 from bench.speeds import in_order, in_words
 
 
 def run_table(cases: Iterable[Case], records: Iterable[RunRecord], most: int | None = None) -> Table:
-    """Fastest first within its step; of each step at most ``most`` cases. What has no rate yet, or never will, has no line."""
-    by_case: dict[str, list[RunRecord]] = {}
+    """Fastest first within its step; of each step at most ``most`` lines. What has no rate yet, or never will, has no line.
+
+    A cold case has two lines: its first epoch, called cold only where that was proven, and the later ones, which are warm.
+    """
+    by_phase: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
-        if record.phase == "warm":
-            by_case.setdefault(record.case.id, []).append(record)
+        by_phase.setdefault((record.case.id, record.phase), []).append(record)
     cases = list(cases)
     names = labels(cases)
-    found = [(case, by_case[case.id]) for case in cases if rates(by_case.get(case.id, ()))]
+    found = [
+        (case, seen)
+        for case in cases
+        for phase in ("cold_epoch", "warm")
+        if rates(seen := by_phase.get((case.id, phase), []))
+    ]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("case", overflow="fold")
     for name in ("images/s", "95% interval", "sweeps", "first batch s", "waiting"):
@@ -38,7 +46,8 @@ def run_table(cases: Iterable[Case], records: Iterable[RunRecord], most: int | N
         )
         table.add_row(Text(with_shared(in_words(step), shared(cases)), style="italic"))
         for case, seen in of_step[:most]:
-            table.add_row(*_cells(names[case.id], case, seen))
+            name = names[case.id] if case.cache == "warm" else f"{names[case.id]} ({phase_name(seen[0].phase, seen)})"
+            table.add_row(*_cells(name, case, seen))
         if most is not None and len(of_step) > most:
             table.add_row(Text(f"… and {len(of_step) - most} more", style="dim"))
     return table

@@ -46,9 +46,14 @@ def test_every_measured_case_has_a_line_with_its_numbers(run: Run) -> None:
     console.print(run_table(run.info.cases, run.records))
     lines = {line.split()[0] + str(number): line for number, line in enumerate(written(console).splitlines())}
     shown = [line for line in lines.values() if re.search(r"\d,?\d* to \d", line)]
-    measured = {case: found for case in run.info.cases if len(found := rates(run.of(case.id))) > 1}
+    measured = [
+        (case, found)
+        for case in run.info.cases
+        for phase in ("warm", "cold_epoch")
+        if len(found := rates(run.of(case.id, phase))) > 1
+    ]
     assert len(shown) == len(measured)
-    for case, found in measured.items():
+    for case, found in measured:
         rate = interval(list(found.values()))
         cells = [significant(rate.value), bounds(rate.low, rate.high), str(rate.sweeps)]
         assert any(re.search(r"\s+".join(map(re.escape, cells)), line) for line in shown), case.id
@@ -65,7 +70,22 @@ def test_fastest_first_within_a_step_and_only_the_first_few_if_asked(run: Run) -
 
 
 def alone(run: Run, step: str) -> int:
-    return sum(case.step.step == step and bool(rates(run.of(case.id))) for case in run.info.cases)
+    lines = [(case, phase) for case in run.info.cases for phase in ("warm", "cold_epoch")]
+    return sum(case.step.step == step and bool(rates(run.of(case.id, phase))) for case, phase in lines)
+
+
+def test_a_cold_case_has_a_line_for_its_first_epoch_and_one_for_the_warm_ones(tmp_path: Path) -> None:
+    """Nobody could prove the synthetic LMDB cold, so its first epoch is not called so."""
+    run = synthetic_run(tmp_path, cases=[case for case in matrix() if case.cache == "cold"], sweeps=2)
+    console = terminal()
+    console.print(run_table(run.info.cases, run.records))
+    lines = [line for line in written(console).splitlines() if re.search(r"\d to \d", line)]
+    phases = {form: sorted(re.findall(rf"^{form}\S* \((\w+)\)", "\n".join(lines), re.M)) for form in ("directory", "lmdb")}
+    assert phases == {"directory": ["cold_epoch", "warm"], "lmdb": ["first_epoch", "warm"]}
+    for case in run.info.cases:
+        slow, fast = (interval(list(rates(run.of(case.id, phase)).values())).value for phase in ("cold_epoch", "warm"))
+        ours = [line for line in lines if line.startswith(case.format)]
+        assert [significant(rate) in line for line, rate in zip(ours, (fast, slow), strict=True)] == [True, True]
 
 
 def test_the_table_of_a_run_under_way_fits_the_terminal(run: Run) -> None:
