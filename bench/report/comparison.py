@@ -14,7 +14,7 @@ from bench.gate import Change, Side, broken, changes, environment_differences
 from bench.report.drawing import Drawn
 from bench.report.files import put
 from bench.report.page import render
-from bench.report.palette import LIMIT, dressed
+from bench.report.palette import LIMIT, dress
 from bench.report.panels import ROW, rows, values
 
 VERDICTS = {"faster": "#009E73", "slower": "#D55E00", "tie": LIMIT}
@@ -105,4 +105,4 @@ def _chart(found: Sequence[Change]) -> Any:
             x=x, y=y, color=colour, shape=shape, tooltip=tooltip
         ),
     ]
-    return dressed(alt.layer(*layers).properties(width=560, height=ROW * max(len(table), 2)))
+    return alt.layer(*layers, width=560, height=ROW * max(len(table), 2), config=dress())

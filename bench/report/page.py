@@ -36,6 +36,7 @@ def write_page(
     """
     folder = folder or run.path
     shown = tables or derived(run, today)
+    scripts.vega_soon()
     parts = sections(run, shown, drawn or drawing(shown), today)
     charts = any(section.charts for section in parts)
     html = render("report.html.j2", charts=charts, sections=parts, **masthead(run), **_contexts(parts))

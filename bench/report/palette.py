@@ -37,13 +37,13 @@ def shapes(names: Iterable[str], known: tuple[str, ...]) -> alt.Scale:
     return alt.Scale(domain=list(places), range=found)
 
 
-def dressed(chart: Any) -> Any:
-    """A finished chart: type, ink and an opaque white ground, so that a file is legible wherever it is shown.
+def dress() -> alt.Config:
+    """What a finished chart wears: type, ink and an opaque white ground, so that a file is legible wherever it is shown.
 
-    A page with a ground of its own overrides ``config``.
+    A page with a ground of its own overrides it. Given to a chart as it is made: Altair's methods copy all of a chart each.
     """
     small: dict[str, Any] = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
-    config = alt.Config(
+    return alt.Config(
         background="#ffffff",
         font="sans-serif",
         padding=12,
@@ -52,8 +52,6 @@ def dressed(chart: Any) -> Any:
         title=alt.TitleConfig(fontSize=13, anchor="start"),
         view=alt.ViewConfig(strokeOpacity=0.4),
     )
-    # At once: each of Altair's methods copies the whole chart, with its data.
-    return chart.properties(config=config)
 
 
 def _places(names: Iterable[str], known: tuple[str, ...]) -> dict[str, int | None]:

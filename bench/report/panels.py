@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from bench.report.charts.base import Tables
 from bench.report.labels import marked, with_shared
-from bench.report.palette import dressed
+from bench.report.palette import dress
 from bench.speeds import in_order, in_words
 
 # Altair warns of large data for the sake of notebooks; 200 curves are no problem for a page.
@@ -41,7 +41,7 @@ def stacked(panels: Sequence[Any]) -> Any:
     if not panels:
         return None
     shared = alt.Resolve(scale=alt.ScaleResolveMap(color="shared", shape="shared"))
-    return dressed(alt.vconcat(*panels, spacing=28, resolve=shared))
+    return alt.vconcat(*panels, spacing=28, resolve=shared, config=dress())
 
 
 def measured(tables: Tables, phase: str = "warm") -> DataFrame:

@@ -58,7 +58,7 @@ def _panel(words: str, part: DataFrame) -> Any:
             x=alt.X("end:Q", scale=scale), y=y, text="said:N", tooltip=tooltip
         ),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
+    return alt.layer(*layers, width=WIDTH, height=height(part), title=words)
 
 
 def _said(row: dict[Any, Any]) -> str:

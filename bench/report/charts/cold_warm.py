@@ -64,7 +64,7 @@ def _panel(words: str, part: DataFrame) -> Any:
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
+    return alt.layer(*layers, width=WIDTH, height=height(part), title=words)
 
 
 CHART = Chart(

@@ -101,7 +101,7 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
         ),
         *names,
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=words)
+    return alt.layer(*layers, width=WIDTH, height=HEIGHT, title=words)
 
 
 CHART = Chart(

@@ -53,7 +53,7 @@ def _panel(words: str, part: DataFrame, tables: Tables) -> Any:
         .encode(x=x, y=y, color=colour, tooltip=["sweep:Q", alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r")]),
         cases.mark_tick(height=13, thickness=2.5, opacity=1).encode(x=x, y=y, color=colour, tooltip=TOOLTIP),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=height(part), title=words)
+    return alt.layer(*layers, width=WIDTH, height=height(part), title=words)
 
 
 def _of(table: DataFrame, part: DataFrame) -> DataFrame:

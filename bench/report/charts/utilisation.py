@@ -76,7 +76,7 @@ def _curves(curve: DataFrame, emulated: DataFrame, scale: alt.Scale) -> Any:
     )
     points = alt.Chart(values(emulated, columns)).mark_point(size=50, opacity=1, strokeWidth=1.5)
     layers = [lines, mark, points.encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)]
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title="utilisation, each case")
+    return alt.layer(*layers, width=WIDTH, height=HEIGHT, title="utilisation, each case")
 
 
 def _knees(knees: DataFrame, scale: alt.Scale) -> Any:
@@ -98,7 +98,7 @@ def _knees(knees: DataFrame, scale: alt.Scale) -> Any:
     names = base.mark_text(align="left", dx=9, fontSize=10, color=LIMIT).encode(
         x=x, y=rows_, text=alt.Text("knee_images_per_s:Q", format=",.3r")
     )
-    return alt.layer(marks, names).properties(width=WIDTH, height=height(knees), title="the knee of each case")
+    return alt.layer(marks, names, width=WIDTH, height=height(knees), title="the knee of each case")
 
 
 CHART = Chart(
