@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import exp, log, sqrt
@@ -44,6 +45,11 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
     if not any(flag.startswith("bimodal") for flag in found):
         found[:0] = drifting or _unsteady(speeds)
     return found
+
+
+def word(flag: str) -> str:
+    """``bimodal`` of "bimodal: 8 of 20 …", ``not proven warm`` of "not proven warm in 3 of 5 sweeps: …"."""
+    return re.split(r":|,| in \d", flag, maxsplit=1)[0]
 
 
 def epoch_rates(one: Measured, least: int = 4) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from bench.flags import warnings, word
 from bench.model import application, image_size_of, is_own
 from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.progress import Bar
@@ -22,6 +24,7 @@ from bench.schedule import resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
 
+PHASES = ("cold_epoch", "warm")
 SETTINGS = (
     "model",
     "weights",
@@ -108,7 +111,7 @@ def wide(*, stderr: bool = False) -> Console:
 
 
 def print_run(stored: Run, console: Console) -> None:
-    """A line a case, fastest first within its step; then what failed, and where the report lies."""
+    """A line a case, fastest first within its step; then what failed or deserves no trust, and where the report lies."""
     console.print(run_table(stored.info.cases, stored.records))
     outcomes = {case.id: outcome(stored.of(case.id)) for case in stored.info.cases}
     for case, (status, reason) in outcomes.items():
@@ -117,6 +120,17 @@ def print_run(stored: Run, console: Console) -> None:
     skipped = sum(status == "skipped" for status, _ in outcomes.values())
     if skipped:
         console.print(f"Skipped: {skipped}; their reasons are in the report.", highlight=False)
+    raced = sum(status == "ok" and bool(reason) for status, reason in outcomes.values())
+    if raced:
+        console.print(f"Stopped by racing, far below the leader: {raced}; the report says why.", highlight=False)
+    flagged = Counter(
+        flag
+        for case in stored.info.cases
+        for flag in {word(said) for phase in PHASES for said in warnings(stored.of(case.id, phase), stored.info)}
+    )
+    if flagged:
+        named = ", ".join(f"{flag} ({number})" for flag, number in flagged.most_common())
+        console.print(Text(f"Flagged cases: {named}; the report says what to do."), soft_wrap=True, style="yellow")
     page = stored.path / "report.html"
     if page.is_file():
         console.print(Text(f"The report: {page}"), soft_wrap=True)

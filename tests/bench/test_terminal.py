@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.case import Case, StepSpec
 from bench.compare import interval, rates
 from bench.progress import Bar
-from bench.record import Run
+from bench.record import Run, Skipped
 from bench.report.digits import bounds, significant
 from bench.run_output import print_run
 from bench.run_table import run_table
@@ -132,6 +132,21 @@ def test_failures_are_said_once_and_the_page_is_named_if_it_is_there(run: Run) -
     assert written(console).count("failed: lmdb-raw-from_generator-model: the worker was killed by signal 9") == 1
     assert "Skipped: 40; their reasons are in the report." in written(console)
     assert "report.html" not in written(console)
+
+
+def test_what_deserves_no_trust_is_said_where_it_is_first_read(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "five", sweeps=5)
+    console = terminal()
+    print_run(run, console)
+    said = written(console)
+    raced = {r.case.id for r in run.records if isinstance(r.outcome, Skipped) and "racing" in r.outcome.reason}
+    assert raced
+    assert f"Stopped by racing, far below the leader: {len(raced)}; the report says why." in said
+    assert re.search(r"Flagged cases: .*bimodal \(\d+\).*; the report says what to do\.", said)
+    quiet = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))
+    console = terminal()
+    print_run(synthetic_run(tmp_path / "quiet", cases=[quiet]), console)
+    assert not re.search("Flagged|racing", written(console))
 
 
 def test_report_makes_all_again_and_says_where_the_page_is(tmp_path: Path) -> None:
