@@ -90,7 +90,7 @@ def read_side(path: Path) -> Side:
     run = load_run(path)
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
     failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
-    environment = next(iter(run.info.environments.values()), None)
+    environment = _over_time(list(run.info.environments.values())) if run.info.environments else None
     return Side(path.name or str(path), _by_name(_rows(run), failed), failed, environment)
 
 
@@ -198,6 +198,13 @@ def _by_name(rows: Iterable[tuple[str, str, int, float]], failed: Mapping[str, s
         name = case if phase == "warm" else f"{case} ({UNPROVEN if case in unproven else phase})"
         found.setdefault(name, {})[sweep] = images_per_s
     return found
+
+
+def _over_time(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The environment of a run that may have been resumed in another: what then differed is named with both."""
+    flat = [_flat(one) for one in environments]
+    seen = {key: list(dict.fromkeys(str(one.get(key)) for one in flat)) for one in flat for key in one}
+    return {key: flat[0].get(key) if len(values) == 1 else ", then ".join(values) for key, values in seen.items()}
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.gate import Rule, Side, broken, changes, environment_differences, fails, read_side, slowdowns_seen
-from bench.record import Measured, Run, RunRecord, append_records, load_run
+from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
 from tests.bench.synthetic import matrix, synthetic_run
@@ -111,6 +111,16 @@ def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
         "cpu_model: Synthetic CPU @ 2.00 GHz and Another CPU"
     ]
     assert "Warning: these runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
+
+
+def test_a_run_that_was_resumed_elsewhere_is_warned_of(runs: Path, tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "moved", cases=8, seed=2)
+    first = run.info.environments["e0"]
+    moved = {"e0": first, "e1": {**first, "cpu_model": "Another CPU"}}
+    write_info(run.path, run.info.model_copy(update={"environments": moved}))
+    assert environment_differences(read_side(runs / "before"), read_side(run.path)) == [
+        "cpu_model: Synthetic CPU @ 2.00 GHz and Synthetic CPU @ 2.00 GHz, then Another CPU"
+    ]
 
 
 def test_a_gate_that_passes_says_what_it_would_have_seen(runs: Path, tmp_path: Path) -> None:
