@@ -50,7 +50,7 @@ def compare(
     """
     with TemporaryDirectory(prefix="feedbench-against-") as name:
         folder = Path(name)
-        source = scan(origin, folder / "listing")
+        source = scan(origin, folder / "listing", keep_missing=True)
         if source.payload == "raw" and info.payload == "encoded":
             raise UsageError(f"{origin} holds raw images: an encoded dataset cannot have been made from it")
         if source.class_names != info.class_names:

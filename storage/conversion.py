@@ -147,7 +147,7 @@ def _convert(
     how: tuple[int, str, str | None],
 ) -> DatasetInfo:
     started = time.perf_counter()
-    source = scan(root, workspace.listing.absolute())
+    source = scan(root, workspace.listing.absolute(), keep_missing=recipe.on_error == "skip")
     source.name = name or source.name
     if source.payload == "raw" and recipe.payload == "encoded":
         raise UsageError(f"{root} holds raw images: their files are gone. Convert from the original images instead.")

@@ -22,8 +22,11 @@ _COLUMNS = ("path", "label", "split")
 _LONGEST_NAME_BYTES = 255
 
 
-def scan_manifest(table: Path, into: Path) -> Source:
-    """What ``table`` lists, as a source, its rows in files below the new folder ``into``. DataError names the row at fault."""
+def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Source:
+    """What ``table`` lists, as a source, its rows in files below the new folder ``into``. DataError names the row at fault.
+
+    ``keep_missing`` lists a file that is not there as one of 0 bytes: who reads it learns why it cannot be read.
+    """
     root = table.parent
     class_names = _class_names(table)
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -43,9 +46,14 @@ def scan_manifest(table: Path, into: Path) -> Source:
                 writers[split] = stack.enter_context(ListingWriter(into / split))
             try:
                 status = os.stat(place)  # noqa: PTH116  # a Path a row costs more than the call
+                size, time_ns = status.st_size, status.st_mtime_ns
             except OSError as error:
-                raise DataError(f"{where}: {place}: {error.strerror}") from error
-            writers[split].add(os.fsencode(key), number, status.st_size, status.st_mtime_ns, os.fsencode(path))
+                if not keep_missing:
+                    raise DataError(
+                        f"{where}: {place}: {error.strerror}. Mend the row or the file, or give --on-error skip."
+                    ) from error
+                size = time_ns = 0
+            writers[split].add(os.fsencode(key), number, size, time_ns, os.fsencode(path))
     if not writers:
         raise DataError(f"{table} lists no images: it has no rows below its heading")
     source = Source(table.stem, class_names, {})

@@ -147,15 +147,16 @@ class Source:
         return digest(parts)
 
 
-def scan(root: Path, into: Path) -> Source:
+def scan(root: Path, into: Path, *, keep_missing: bool = False) -> Source:
     """What ``root`` holds, listed in files below the new folder ``into``.
 
+    ``keep_missing`` lists what a table names and is not there, too; reading it fails.
     Classes are sorted by name and are those of all splits; a class that a split lacks shifts no label.
     """
     if root.is_file():
         from storage.manifest import scan_manifest
 
-        return scan_manifest(root, into)
+        return scan_manifest(root, into, keep_missing=keep_missing)
     check_source(root)
     if (root / MANIFEST).is_file():
         return _stored(root, into)

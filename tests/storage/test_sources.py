@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import tarfile
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 import storage
-from storage import tf_flowers
+from storage import FORMATS, tf_flowers
 from storage.errors import DataError
+from storage.verification import verify
 from tests.storage.odd import picture, save
 
 JPEG = save(picture(), "JPEG")
@@ -75,7 +77,7 @@ def test_numbers_as_labels_are_in_the_order_of_numbers(photos: Path, tmp_path: P
         ("path,label\n../secret.jpg,cat\n", "row 1"),
         ("path,label\na/1.jpg,../cat\n", "'../cat'"),
         ("path,label,split\na/1.jpg,cat,../up\n", "split"),
-        ("path,label\na/missing.jpg,cat\n", "row 1.*No such file"),
+        ("path,label\na/1.jpg,cat\na/missing.jpg,cat\n", r"row 2: .*a/missing\.jpg: No such file.*--on-error skip"),
         ("path,label\na/1.jpg,cat\na/1.jpg,cat\na/1.jpg,cat\n", "twice"),
         ("path,label\na/1.jpg\n", "row 1: expected 2 columns"),
         ('path,label\n"a/1.jpg,cat\n', "CSV"),
@@ -87,6 +89,23 @@ def test_a_table_at_fault_names_the_fault(text: str, reason: str, photos: Path, 
         storage.convert(table(photos, text), to="hdf5", out=tmp_path / "out", workers=1)
     assert "list.csv" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_that_a_table_names_and_is_missing_can_be_skipped(
+    suffix: str, name: str, photos: Path, tmp_path: Path
+) -> None:
+    listed = table(photos, "path,label\na/1.jpg,cat\nnone/gone.jpg,dog\n3.jpg,dog\n")
+    if suffix == ".parquet":
+        arrow_csv, parquet = pytest.importorskip("pyarrow.csv"), pytest.importorskip("pyarrow.parquet")
+        listed = photos / "list.parquet"
+        parquet.write_table(arrow_csv.read_csv(photos / "list.csv"), listed)
+    info = storage.convert(listed, to=name, out=tmp_path / "out", on_error="skip", workers=1)
+    assert (info.found_samples, info.stored_samples, info.skipped_samples) == (3, 2, 1)
+    with (tmp_path / "out" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == [["train", "dog/gone.jpg", "No such file or directory"]]
+    assert verify(tmp_path / "out", against=listed, workers=1) == []
 
 
 def test_a_link_out_of_the_tables_folder_is_refused(photos: Path, tmp_path: Path) -> None:
