@@ -78,7 +78,8 @@ def main(
     place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started
     left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
-    typer.echo(f"{info.stored_samples:,} images{left_out}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {place}")
+    size = f"{info.stored_bytes / 1e6:,.1f} MB"
+    typer.echo(console.shown(f"{info.stored_samples:,} images{left_out}, {size}, {seconds:.1f} s: {place}"))
 
 
 def _check_use(context: typer.Context, payload: str, max_side: int, backend: str) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from storage.checksum import digest, file_chunks
+from storage.console import shown
 from storage.errors import DataError, UsageError
 from storage.listing import ListingWriter
 from storage.source import FolderImages, Source, SourceSplit, check_key
@@ -50,7 +51,7 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
             except OSError as error:
                 if not keep_missing:
                     raise DataError(
-                        f"{where}: {place}: {error.strerror}. Mend the row or the file, or give --on-error skip."
+                        f"{where}: {shown(place)}: {error.strerror}. Mend the row or the file, or give --on-error skip."
                     ) from error
                 size = time_ns = 0
             writers[split].add(os.fsencode(key), number, size, time_ns, os.fsencode(path))

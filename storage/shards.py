@@ -126,7 +126,9 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                 kind, image = stored_image(read(row), key, job, decode)
             except DataError as error:
                 if job.on_error == "stop":
-                    name = task.images.name(listing, row)
+                    from storage.console import shown
+
+                    name = shown(task.images.name(listing, row))  # a line break in a name must not forge a line
                     raise DataError(f"{name}: {error}. Mend or remove it, or give --on-error skip.") from error
                 skipped.append((shard.split, printable(key), printable(str(error))))
                 continue

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import storage
-from storage import FORMATS
+from storage import FORMATS, console
 from storage.base import PAYLOADS
+from storage.convert import app
 from storage.errors import DataError
 from storage.verification import verify
 from tests.storage.odd import picture, save
@@ -66,6 +67,31 @@ def test_bytes_that_are_no_utf_8_come_back_too(name: str, tmp_path: Path) -> Non
     (file_,) = (tmp_path / "back" / "train" / "cat").iterdir()
     assert os.fsencode(file_.name) == b"caf\xe9.jpg"
     assert file_.read_bytes() == JPEG
+
+
+def test_a_name_that_commands_a_terminal_is_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, name = tmp_path / "photos" / "cat", 'a\x1b[2J\r\nstorage.convert: "done",.jpg'
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b"no image")
+    (folder / "good.jpg").write_bytes(JPEG)
+    monkeypatch.chdir(tmp_path)
+    command = ["storage.convert", "--from", "photos", "--to", "hdf5", "--workers", "1", "--out", "o\x1b[2J\nut"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit):
+        console.run(app, "storage.convert")
+    written = capsys.readouterr().err
+    assert "a\\x1b[2J\\r\\nstorage.convert: " in written
+    assert (written.count("\n"), "\x1b" in written) == (1, False)
+    monkeypatch.setattr("sys.argv", [*command, "--on-error", "skip"])
+    with pytest.raises(SystemExit):
+        console.run(app, "storage.convert")
+    written = capsys.readouterr().out
+    assert "o\\x1b[2J\\nut" in written
+    assert (written.count("\n"), "\x1b" in written) == (1, False)
+    with (tmp_path / "o\x1b[2J\nut" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [f"cat/{name}"]
 
 
 def test_a_class_has_to_be_utf_8(tmp_path: Path) -> None:
