@@ -30,6 +30,8 @@ _SLAB_BYTES = 1 << 22
 _COLUMN_BYTES = 8 + 8 + 8 + 4
 """Of a sample: its label, two offsets, its checksum."""
 _KEY_BYTES = 256
+_LARGEST_CHUNK_EXTRA = _PAGE + 1024
+"""Of a compressed image: its alignment, its line in the index of chunks, a filter's own header."""
 
 
 class Hdf5:
@@ -256,8 +258,8 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layou
     shape = (planned, *layout.image_size, 3)
     compression = str(dict(layout.options).get("compression", "none"))
     filtered = {} if compression == "none" else {"chunks": (1, *shape[1:]), **_filter(compression)}
-    if not filtered:
-        _reserve(file, math.prod(shape), planned)
+    # What a filter makes of an image is not known beforehand: room for all as they are, each at the start of a page.
+    _reserve(file, math.prod(shape) + (planned * _LARGEST_CHUNK_EXTRA if filtered else 0), planned)
     images = file.create_dataset("images", shape, np.uint8, track_times=False, **filtered)
     rows = max(1, min(planned, _SLAB_BYTES // int(np.prod(shape[1:]))))
     slab = np.empty((rows, *shape[1:]), np.uint8)

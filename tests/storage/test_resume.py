@@ -323,6 +323,34 @@ def test_a_disk_that_fills_up_below_several_workers(name: str, small_disk: Path,
         storage.convert(tmp_path / "photos", to=name, out=small_disk / "out", max_side=9999, shard_bytes=100_000, workers=2)
 
 
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_a_disk_that_fills_up_below_compressed_hdf5(compression: str, small_disk: Path, tmp_path: Path) -> None:
+    """In processes of their own: HDF5 ends the process where it finds no space as it closes a file."""
+    draw(tmp_path / "photos", count=60)
+    command = [
+        *CONVERT, "--from", str(tmp_path / "photos"), "--to", "hdf5", "--payload", "raw", "--image-size", "64",
+        "--compression", compression, "--shard-size", "100000", "--workers", "1",
+    ]  # fmt: skip
+    whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(150_000))
+    out = [*command, "--out", str(small_disk / "out")]
+    full = subprocess.run(out, capture_output=True, text=True)
+    assert (full.returncode, "no space for" in full.stderr) == (1, True), full.stderr
+    assert not (small_disk / "out").exists()
+    kept = finished(small_disk / "out.partial")
+    assert kept
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    again = subprocess.run(out, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert verify(small_disk / "out", against=tmp_path / "photos", workers=1) == []
+    if compression == "gzip":  # LZF may compress the same pixels to other bytes
+        assert contents(small_disk / "out") == contents(tmp_path / "whole")
+    assert all((small_disk / "out" / file).stat().st_ino == inode for file, (inode, _) in kept.items())
+
+
 def test_a_worker_that_is_killed(source: Path, undisturbed: Callable[[str], dict[str, bytes]], tmp_path: Path) -> None:
     """As the kernel does when memory is short."""
     arguments: dict[str, Any] = {"to": "tfrecord", "out": tmp_path / "out", "shard_bytes": SHARD_BYTES, "workers": 2}
