@@ -211,7 +211,7 @@ def run(
         "fine_tune_at": fine_tune_at, "mixed_precision": mixed_precision, "jit_compile": jit_compile,
         "steps_per_execution": steps_per_execution, "results": results, "sweeps": sweeps, "budget": budget,
         "isolation": isolation, "cache": cache, "stages": stages, "timeout_s": timeout,
-        "memory_limit_bytes": memory_limit * 1_000_000 if memory_limit else None, "seed": seed,
+        "memory_limit_bytes": None if memory_limit is None else memory_limit * 1_000_000, "seed": seed,
     }  # fmt: skip
     raise typer.Exit(run_and_print(given, resume))
 

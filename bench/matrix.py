@@ -85,13 +85,15 @@ def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:
 
 
 def dataset_of(case: Case, stored: Mapping[str, Stored]) -> Stored:
-    """The stored dataset that a case reads; a limit takes a directory's, or the first of its payload."""
+    """The stored dataset that a case reads; a limit takes a directory's, or the first of its payload.
+
+    ``limit:step`` reads no images, only how many classes there are: any dataset tells.
+    """
     key = f"{case.format}-{case.payload}"
     if key in stored:
         return stored[key]
-    return next(
-        stored[name] for name in (f"directory-{case.payload}", *stored) if name in stored and name.endswith(case.payload)
-    )
+    fitting = [name for name in stored if name.endswith(case.payload) or case.loader == "limit:step"]
+    return stored[next((name for name in fitting if name == f"directory-{case.payload}"), fitting[0])]
 
 
 def _cell(

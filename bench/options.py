@@ -75,6 +75,10 @@ class RunOptions:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
         if self.budget_s is not None and self.budget_s <= 0:
             raise UsageError(f"--budget must be above 0, got {self.budget_s:g} s")
+        if self.timeout_s <= 0:
+            raise UsageError(f"--timeout must be above 0 s, got {self.timeout_s:g}")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes <= 0:
+            raise UsageError(f"--memory-limit must be above 0 MB, got {self.memory_limit_bytes / 1e6:g}")
         for step in self.steps:
             if step != CALIBRATE:
                 StepSpec(step=step)
@@ -105,13 +109,13 @@ def names(text: str | None) -> tuple[str, ...]:
 
 
 def seconds(text: str | None) -> float | None:
-    """``90``, ``90s``, ``10m`` or ``1h`` in seconds."""
+    """``90s``, ``10m`` or ``1h`` in seconds. UsageError without a unit: ten what?"""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
     if match is None:
         raise UsageError(f"--budget must be a time such as 90s, 10m or 1h; got {text!r}")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def processors() -> list[int]:

@@ -120,6 +120,8 @@ class Visitor:
             step.close()  # A group that another case left half full is none of this one's.
             first = measure_epoch(feed, step, **how) if cold else None
             step.close()
+            # The epoch read its own split only, and what it read may have been dropped again.
+            later = cache.warm(request.path) if cold else state
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
         finally:
             feed.close()
@@ -127,8 +129,7 @@ class Visitor:
         common |= {name: getattr(step, name, None) for name in ("precision", "fine_tune_at")}
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
-        after = None if cold else state.share
-        return Answer(warm=warm.model_copy(update={**common, "resident_before": after}), cold=first)
+        return Answer(warm=warm.model_copy(update={**common, "resident_before": later.share}), cold=first)
 
     def stages(self, request: Request) -> Answer:
         """Nanoseconds an image of the pipeline up to each stage at which it can be cut, loading alone."""

@@ -38,7 +38,7 @@ def summary(run: Run, tables: Tables, today: str | None = None) -> str:
     parts = [f"# {text(facts.name if facts else 'Images')}: how to store and feed it", _when(run)]
     parts += ["\n".join(f"**{text(line)}**" if not number else text(line)
                         for number, line in enumerate(verdict(run, today).lines))]  # fmt: skip
-    measured = results[(results["phase"] == "warm") & results["images_per_s"].notna()]
+    measured = results[results["images_per_s"].notna()]
     if len(measured):
         parts += ["## Cases, fastest first", *_tables(run, measured, tables)]
         parts += ["## The fastest, and what ties with it", *_fastest(run, tables)]
@@ -80,7 +80,9 @@ def _cells(row: Mapping[Any, Any], labels: Mapping[str, str], limits: Mapping[st
     limit = limits.get(LIMIT_OF.get(row["payload"], ""))
     low, high = row["images_per_s_low"], row["images_per_s_high"]
     stored = _known(row["stored_bytes"])
-    name = marked(labels[row["case"]], row["status"])
+    # A cold case has two rows, and the warm one must not read as cold.
+    phase = "" if row["cache"] == "warm" else f" ({row['phase']})"
+    name = marked(labels[row["case"]] + phase, row["status"])
     return [
         f"*{text(name)}*" if is_limit else code(name),
         significant(row["images_per_s"]),

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import cases
+import storage
+from bench.case import StepSpec
+from bench.limits import step_case
+from bench.matrix import Stored, cases, dataset_of
 from bench.options import RunOptions, names, seconds
 from bench.run_output import options_of
 from bench.vary import size
+from storage import demo
 from storage.errors import DataError, FeedbenchError, UsageError
 
 
@@ -19,7 +23,7 @@ def test_texts() -> None:
     assert names("a, b,a,") == ("a", "b")
     assert names("none,emulated:1800,7200") == ("none", "emulated:1800", "emulated:7200")
     assert (size("120x160"), size("96"), size(None)) == ((120, 160), (96, 96), (160, 160))
-    assert [seconds(text) for text in ("90", "90s", "1.5m", "1h", None)] == [90, 90, 90, 3600, None]
+    assert [seconds(text) for text in ("90s", "1.5m", "1h", None)] == [90, 90, 3600, None]
 
 
 @pytest.mark.parametrize("text", ["0", "x", "1x", "12x0", "-3", "1x2x3"])
@@ -40,6 +44,9 @@ def test_sizes_that_mean_nothing(text: str) -> None:
         ({"isolation": "none"}, "--isolation"),
         ({"batch_size": 0}, "--batch-size"),
         ({"budget": "soon"}, "--budget must be a time"),
+        ({"budget": "10"}, "--budget must be a time"),
+        ({"timeout_s": 0.0}, "--timeout must be above 0"),
+        ({"memory_limit_bytes": 0}, "--memory-limit must be above 0"),
     ],
 )
 def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None:
@@ -50,6 +57,12 @@ def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None
 def test_no_such_folder() -> None:
     with pytest.raises(DataError, match="no/such/folder is not a folder"):
         RunOptions(images=Path("no/such/folder"))
+
+
+def test_the_step_without_input_needs_no_payload_of_its_own(tmp_path: Path) -> None:
+    demo.draw(tmp_path / "demo", 10)
+    stored = Stored(tmp_path, "train", storage.convert(tmp_path / "demo", to="hdf5", out=tmp_path / "hdf5"))
+    assert dataset_of(step_case(32, (160, 160), StepSpec()), {"hdf5-encoded": stored}) is stored
 
 
 def test_the_matrix_is_formats_times_payloads_times_loaders_times_placements_times_steps() -> None:
