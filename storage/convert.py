@@ -58,6 +58,7 @@ def main(
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
     from storage import conversion
     from storage.origin import default_out
+    from storage.source import outside_classes
 
     started = time.perf_counter()
     options: dict[str, Any] = {
@@ -78,6 +79,8 @@ def main(
     place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started
     left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
+    if source is not None and (loose := outside_classes(source)):
+        sys.stderr.write(f"{loose:,} files beside the class folders belong to no class and were ignored\n")
     size = f"{info.stored_bytes / 1e6:,.1f} MB"
     typer.echo(console.shown(f"{info.stored_samples:,} images{left_out}, {size}, {seconds:.1f} s: {place}"))
 

@@ -187,6 +187,15 @@ def scan(root: Path, into: Path, *, keep_missing: bool = False) -> Source:
     return source
 
 
+def outside_classes(root: Path) -> int:
+    """How many files of a folder lie beside its class folders, in it or in its splits, and so belong to no class."""
+    if not root.is_dir() or (root / MANIFEST).is_file():
+        return 0
+    folders = _folders(root, root)
+    places = [root, *folders] if folders and {folder.name for folder in folders} <= set(SPLITS) else [root]
+    return sum(entry.is_file() and not entry.name.startswith(".") for place in places for entry in os.scandir(place))
+
+
 def check_source(root: Path) -> None:
     """DataError unless ``root`` may be a source: a folder, or a table of images."""
     if root.is_file() and root.suffix.lower() not in (".csv", ".parquet"):

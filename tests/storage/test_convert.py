@@ -358,3 +358,16 @@ def test_a_caller_who_goes_to_another_folder_takes_the_workers_along(
         monkeypatch.chdir(tmp_path / name)
         info = storage.convert("photos", to="hdf5", out="stored", workers=2)
         assert sum(split.samples for split in info.splits.values()) == count
+
+
+@pytest.mark.parametrize(("splits", "count"), [((".",), 1), (("train", "val"), 3)])
+def test_files_beside_the_class_folders_are_counted(splits: tuple[str, ...], count: int, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for split in splits:
+        folder = tmp_path / "mine" / split / "cat"
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_bytes(save(picture(), "JPEG"))
+        (folder.parent / "loose.jpg").write_bytes(b"")
+    (tmp_path / "mine" / "loose.jpg").write_bytes(b"")
+    done = run("--from", "mine", "--to", "hdf5", "--out", "out", cwd=tmp_path)
+    assert f"{count} files beside the class folders" in done.stderr
