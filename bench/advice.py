@@ -19,7 +19,7 @@ from bench.compare import Comparison, against, compare, leader
 from bench.flags import warnings
 from bench.metrics import METRICS
 from bench.record import DatasetFacts, Measured, Run
-from bench.speeds import in_words, speeds
+from bench.speeds import contenders, in_words, speeds
 from bench.starvation import knee, loading
 from storage.errors import DataError
 
@@ -73,6 +73,8 @@ class Advice:
     """Best over today's."""
     saved_s: float
     """Over all epochs, the conversion paid."""
+    place: str
+    """Of the stored dataset that ``code`` loads."""
     convert: str
     code: str
     lines: tuple[str, ...]
@@ -97,7 +99,7 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
             f"{run.path} did not measure today's case, so there is nothing to compare with: name it with --today"
         )
     stored = {name: source.whole(facts) for name, facts in run.info.datasets.items()}
-    group = [case for case in measured if case.step.step == step and case.format != "memory"]
+    group = list(dict.fromkeys([*contenders(measured, step), now]))
     room = float("inf") if limits.disk_bytes is None else limits.disk_bytes
     fitting = [case for case in group if case == now or stored[_store(case)].stored_bytes <= room]
     best, tied = _choose(stored, measured, fitting, now)
@@ -114,11 +116,12 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
         *_saving(change, a_epoch, write_s, saved, limits),
         *_room(run, now, best),
         *_memory(run, facts),
-        *(f"Careful, {flag}." for flag in warnings(run.of(best.id), run.info)[:2]),
+        # A run is given sweeps, advice is given a time.
+        *(f"Careful, {flag.replace('--sweeps', '--budget')}." for flag in warnings(run.of(best.id), run.info)[:2]),
     ]
     place = f"{source.out}/{facts.name}/{_store(best)}"
     command, code = (_convert(best, source.path, place), _code(best, place, source.split)) if change else ("", "")
-    return Advice(now, best, compared, saved, command, code, tuple(lines))
+    return Advice(now, best, compared, saved, place, command, code, tuple(lines))
 
 
 def _choose(
@@ -175,7 +178,7 @@ def _verdict(run: Run, best: Case, now: Case, compared: Comparison, tied: Sequen
     others = [_named(case) for case in tied if case != best]
     ties = f" Not told apart from it: {', '.join(others[:2])}{' …' if len(others) > 2 else ''}." if others else ""
     return [
-        f"Use {_named(best)}: {speed:,.0f} images/s, {compared.ratio:.2f} times today's "
+        f"Use {_named(best)}: {speed:,.0f} images/s, {compared.ratio:.2f} times today's, sweep by sweep "
         f"[{compared.low:.2f}, {compared.high:.2f}].{ties}"
     ]
 
@@ -206,7 +209,9 @@ def _room(run: Run, now: Case, best: Case) -> list[str]:
         feed = loading(one) if one else None
         if feed:
             knees.append(f"{_named(case)} up to {knee(feed, ready=case.spec.prefetch):,.0f}")
-    return [f"Accelerators it could feed (images/s, at 90% utilisation): {'; '.join(knees)}."] if knees else []
+    here = next(reversed(run.info.environments.values()), {}).get("gpus")
+    yours = "" if here else " There is none here: for one of RATE images/s, ask with --step emulated:RATE."
+    return [f"Accelerators it could feed (images/s, at 90% utilisation): {'; '.join(knees)}.{yours}"] if knees else []
 
 
 def _memory(run: Run, facts: DatasetFacts) -> list[str]:

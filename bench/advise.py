@@ -59,6 +59,7 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
     """Measure, and say what to do. The run is kept in ``results``, like any other."""
     from rich.console import Console
 
+    from bench.datasets import fits
     from bench.options import RunOptions
     from bench.progress import Bar
     from bench.record import load_run
@@ -78,7 +79,11 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
     for line in found.lines:
         say(line)
     if found.change:
-        say(f"\n{found.convert}\n\n{found.code}")
+        stands = fits(Path(found.place), question.images)
+        # What stands there and is older than the images, or incomplete, is written anew.
+        again = " --overwrite" if Path(found.place).exists() else ""
+        say(f"\n{found.place} is stored already." if stands else f"\n{found.convert}{again}")
+        say(f"\n{found.code}")
     say(f"\nEverything that was measured: {folder}")
     return found
 

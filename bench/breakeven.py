@@ -14,7 +14,7 @@ from bench.case import Case
 from bench.compare import Comparison, compare
 from bench.metrics import METRICS
 from bench.record import Run
-from bench.speeds import speeds
+from bench.speeds import contenders, speeds
 from storage.errors import UsageError
 
 TODAY = ("directory", "encoded", "image_data_generator", "pipeline")
@@ -65,9 +65,9 @@ def break_even(run: Run, step: str, today: str | None = None) -> list[BreakEven]
     now = todays(run, step, today)
     if now is None:
         return []
-    cases = speeds(run, lambda case: case.step.step == step and case.format != "memory")
+    cases = speeds(run, lambda case: case.step.step == step)
     best: dict[str, Case] = {}
-    for case in cases:
+    for case in contenders(cases, step):
         stored = f"{case.format}-{case.payload}"
         if stored not in best or median(cases[case].values()) > median(cases[best[stored]].values()):
             best[stored] = case

@@ -13,7 +13,7 @@ from typing import Any
 from bench.case import Case
 from bench.compare import against, leader
 from bench.record import Run
-from bench.speeds import in_order, speeds, steps
+from bench.speeds import contenders, in_order, speeds, steps
 
 VERSION = 1
 
@@ -22,9 +22,8 @@ def choices(run: Run) -> dict[str, Any]:
     """By ``FORMAT-PAYLOAD``: loader, spec fields that differ from the defaults, its rate, and what ties with it."""
     step, measured = decisive_step(run), speeds(run)
     stored: dict[str, list[Case]] = {}
-    for case in measured:
-        if case.step.step == step and case.format != "memory":
-            stored.setdefault(f"{case.format}-{case.payload}", []).append(case)
+    for case in contenders(measured, step) if step else []:
+        stored.setdefault(f"{case.format}-{case.payload}", []).append(case)
     return {
         "version": VERSION,
         "run": run.info.name,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from storage import console
+from storage.errors import UsageError
 
 app = typer.Typer(
     name="feedbench",
@@ -114,6 +115,7 @@ def report(
 
 @app.command()
 def run(
+    context: typer.Context,
     images: Annotated[
         Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.", show_default="demo images")
     ] = None,
@@ -197,13 +199,15 @@ def run(
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
-    With nothing named, the default matrix: some eight minutes on two cores. Naming formats, payloads, loaders, placements, steps
+    With nothing named, the default matrix: some nine minutes on two cores. Naming formats, payloads, loaders, placements, steps
     or something to vary measures the whole product of what is named.
 
     Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --vary workers=1,2,4 --budget 10m
     """
     from bench.run_output import run_and_print
 
+    if resume is not None:
+        _alone(context, "--resume", "the run goes on under the options it was started with")
     given = {
         "images": images, "formats": formats, "payloads": payloads, "loaders": loaders, "placements": placements,
         "step": step, "batch_size": batch_size, "image_size": image_size, "limit": limit, "augment": augment,
@@ -222,7 +226,7 @@ def selfcheck(
         bool, typer.Option("--small", help="Fewer and shorter measurements, for continuous integration.")
     ] = False,
 ) -> None:
-    """Measure the instrument itself, with known answers; exit with 1 if one of them is wrong.
+    """Measure the instrument itself, with known answers; exit with 1 if one of them is wrong. Takes up to ten minutes.
 
     Example: feedbench selfcheck
     """
@@ -300,6 +304,18 @@ def train(
         export=export, both_ways=both_ways,
     )  # fmt: skip
     raise typer.Exit(train_and_print(fitted(training, image_size=image_size)))
+
+
+def _alone(context: typer.Context, option: str, why: str) -> None:
+    """UsageError if anything else was given on the command line beside this option."""
+    sources = {
+        parameter.opts[-1]: context.get_parameter_source(parameter.name)
+        for parameter in context.command.params
+        if parameter.name is not None and option not in parameter.opts
+    }
+    others = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if others:
+        raise UsageError(f"{option} stands alone: {why}; leave out {', '.join(others)}")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[s
     for format_, payload in pairs:
         raw_size = "" if payload == "encoded" else "-{}x{}".format(*options.image_size)
         out = options.data / name / f"{format_}-{payload}{'' if raw_size == '-160x160' else raw_size}"
-        if not _fits(out, source):
+        if not fits(out, source):
             tell(f"converting to {format_}, {payload}")
             convert(
                 source, to=format_, out=out, payload=payload, image_size=options.image_size, overwrite=True, on_error="skip"
@@ -50,10 +50,11 @@ def facts(info: DatasetInfo) -> DatasetFacts:
         stored_bytes=info.stored_bytes,
         convert_s=info.convert_s,
         media_types=info.media_types,
+        skipped=info.skipped_samples,
     )
 
 
-def _fits(out: Path, source: Path) -> bool:
+def fits(out: Path, source: Path) -> bool:
     """Whether a stored dataset stands at ``out`` that is newer than everything in the source."""
     manifest = out / "dataset.json"
     if not manifest.is_file():

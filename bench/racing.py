@@ -11,11 +11,16 @@ LEAST_SWEEPS = 3
 
 
 def beaten(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Cases whose interval lies wholly below that of the leader of their step, by id, with the reason in words."""
-    by_step: dict[str, dict[str, list[RunRecord]]] = {}
+    """Cases whose interval lies wholly below their leader's, by id, with the reason in words.
+
+    A step has one leader, or without a model one a placement: cases that leave it the preprocessing do less than the others.
+    """
+    by_step: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     for record in records:
-        if record.phase == "warm" and not record.case.loader.startswith("limit:"):
-            by_step.setdefault(record.case.step.step, {}).setdefault(record.case.id, []).append(record)
+        measured = record.case
+        if record.phase == "warm" and not measured.loader.startswith("limit:"):
+            group = (measured.step.step, "" if measured.step.trains else measured.spec.placement)
+            by_step.setdefault(group, {}).setdefault(record.case.id, []).append(record)
     out: dict[str, str] = {}
     for by_case in by_step.values():
         found = {case: list(rates(mine).values()) for case, mine in by_case.items()}

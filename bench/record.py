@@ -148,6 +148,8 @@ class DatasetFacts(_Recorded):
     stored_bytes: int
     convert_s: float
     media_types: dict[str, int] = Field(default_factory=dict)
+    skipped: int = 0
+    """Images of the source that could not be stored, over all splits."""
 
 
 class RunInfo(_Recorded):
@@ -165,6 +167,16 @@ class RunInfo(_Recorded):
     """By ``FORMAT-PAYLOAD``."""
     cases: list[RecordedCase]
     finished: bool = False
+
+    @property
+    def left_out(self) -> str:
+        """How many images could not be stored, in words; empty if all were."""
+        most = max((facts.skipped for facts in self.datasets.values()), default=0)
+        return (
+            f"{most:,} unreadable image{'' if most == 1 else 's'} left out (skipped.csv beside the stored dataset)"
+            if most
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -204,6 +216,8 @@ def append_records(folder: Path, records: Iterable[RunRecord]) -> None:
 def load_run(folder: Path) -> Run:
     """Read ``run.json`` and ``records.jsonl``. A last line cut short by a crash is left out; any other is an error."""
     path = folder / "run.json"
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}. Expected one that `feedbench run` wrote, such as results/latest.")
     if not path.is_file():
         raise DataError(f"{folder} is not a run: it has no run.json. Expected a folder that `feedbench run` wrote.")
     info = _parse(RunInfo, path.read_text(), path, 0)

@@ -17,13 +17,14 @@ from bench.model import application, image_size_of, is_own
 from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
-from bench.record import Run, load_run
+from bench.record import Measured, Run, load_run
 from bench.run_folder import RESUME
 from bench.run_table import run_table
 from bench.schedule import resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
 
+NAMED_REASONS = 3
 PHASES = ("cold_epoch", "warm")
 SETTINGS = (
     "model",
@@ -76,8 +77,17 @@ def run_and_print(given: dict[str, Any], resumed: Path | None) -> int:
     except KeyboardInterrupt:
         console.print(Text(_how_to_go_on({resumed} if resumed else _resumable(results) - earlier)), soft_wrap=True)
         return 130
-    print_run(load_run(folder), wide())
-    return 0
+    stored = load_run(folder)
+    print_run(stored, wide())
+    return 0 if any(isinstance(record.outcome, Measured) for record in stored.records) else _nothing(stored, console)
+
+
+def _nothing(stored: Run, console: Console) -> int:
+    """Nothing was measured: say why, and return the exit code of that."""
+    reasons = Counter(outcome(stored.of(case.id))[1] for case in stored.info.cases)
+    for reason, number in reasons.most_common(NAMED_REASONS):
+        console.print(Text(f"Nothing was measured: {number} cases: {reason}"), soft_wrap=True, style="red")
+    return 1
 
 
 def _resumable(results: Path) -> set[Path]:
@@ -117,6 +127,8 @@ def print_run(stored: Run, console: Console) -> None:
     for case, (status, reason) in outcomes.items():
         if status == "failed":
             console.print(Text(f"failed: {case}: {reason}"), soft_wrap=True, style="red")
+    if stored.info.left_out:
+        console.print(Text(f"Careful: {stored.info.left_out}."), soft_wrap=True, style="yellow")
     skipped = sum(status == "skipped" for status, _ in outcomes.values())
     if skipped:
         console.print(f"Skipped: {skipped}; their reasons are in the report.", highlight=False)

@@ -48,6 +48,17 @@ def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, d
     return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
 
 
+def contenders(cases: Iterable[Case], step: str) -> list[Case]:
+    """The cases of one step that may win it, limits and known loaders left out.
+
+    A step that trains nothing runs no model: cases that leave preprocessing to the model leave it undone there, and would
+    win by that. They stand against each other only.
+    """
+    found = [case for case in cases if case.step.step == step and case.format != "memory"]
+    whole = [case for case in found if case.step.trains or case.spec.placement == "pipeline"]
+    return whole or found
+
+
 def steps(run: Run) -> list[str]:
     """The steps of a run: loading alone first, then real ones, then emulated accelerators from slow to fast."""
     return in_order(case.step.step for case in run.info.cases)

@@ -105,6 +105,8 @@ class LoaderSpec:
 
     def __post_init__(self) -> None:
         size: Any = self.image_size
+        if not isinstance(size, int | tuple | list):
+            raise UsageError(f"image_size must be N or (height, width), got {size!r}")
         object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
         options: Any = self.options
         pairs = options.items() if isinstance(options, Mapping) else options
@@ -117,6 +119,9 @@ class LoaderSpec:
             raise UsageError(f"image_size must be N or (height, width), got {self.image_size!r}")
         for side in self.image_size:
             _at_least("image_size", side, 1)
+        for name in ("augment", "shuffle", "deterministic", "drop_remainder", "cache"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")
         _one_of("placement", self.placement, PLACEMENTS)
         _one_of("scaling", self.scaling, get_args(Scaling))
         _one_of("resize", self.resize, RESIZES)
@@ -132,6 +137,9 @@ class LoaderSpec:
     def changed(self) -> dict[str, Any]:
         """The fields that differ from the defaults: what an id is made of."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+CLOSED = "this feed is closed: build another to go on"
 
 
 class Feed(Protocol):

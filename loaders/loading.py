@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ def load(
         reasons = []
         for name, measured in _candidates(dataset.info, loader, results):
             wanted = {**measured, **settings}
-            reason = _unknown(name, wanted)
-            if reason is None:
+            unknown = _unknown(name, wanted)
+            if unknown is None:
                 spec = _spec(name, dataset.info, wanted)
                 reason = LOADERS[name].unsupported(dataset.info, spec)
-            if reason is None:
-                return LOADERS[name].build(dataset, spec)
-            reasons.append(f"{name} cannot serve {path}: {reason}")
+                if reason is None:
+                    return LOADERS[name].build(dataset, spec)
+            reasons.append(unknown or f"{name} cannot serve {path}: {reason}")
         raise UsageError("; ".join(reasons))
     except BaseException:
         dataset.close()
@@ -102,7 +103,11 @@ def _unknown(loader: str, settings: Mapping[str, Any]) -> str | None:
     """Which setting a loader does not have, in words; None if it has them all."""
     known = (*SPEC_FIELDS, *own_options(LOADERS[loader]))
     unknown = [name for name in settings if name not in known]
-    return f"it has no setting {unknown[0]!r}; it has: {', '.join(known)}" if unknown else None
+    if not unknown:
+        return None
+    near = get_close_matches(unknown[0], known, 1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{loader} has no setting {unknown[0]!r}{meant}; it has: {', '.join(known)}"
 
 
 def _spec(loader: str, info: DatasetInfo, settings: Mapping[str, Any]) -> LoaderSpec:

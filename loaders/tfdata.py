@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from loaders import graph
-from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
 from loaders.graph_transformations import flat_map, map_, scan
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
@@ -51,6 +51,7 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._until = until
         self._length = batches_in(len(dataset), spec)
         self._beginning = Lock()
+        self._closed = False
         self._failures: dict[int, FeedbenchError] = {}
         self.skipped = 0
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
@@ -96,7 +97,9 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         return tf.numpy_function(fail, [numbers, kept], tf.bool)
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """The n-th pass."""
+        """The n-th pass. UsageError once the feed is closed."""
+        if self._closed:
+            raise UsageError(CLOSED)
         try:
             with self._beginning:
                 # A pass takes its number when its first batch is asked for.
@@ -131,7 +134,8 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         return [self._wrapped]
 
     def close(self) -> None:
-        """Close the stored dataset."""
+        """Close the stored dataset: ``epoch`` begins no pass after this; one that is under way reads on from what it holds."""
+        self._closed = True
         self._stored.close()
 
 

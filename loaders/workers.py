@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeAlias
 
+from loaders.base import CLOSED
 from storage.errors import UsageError
 
 Task: TypeAlias = Callable[..., None]
@@ -28,7 +29,7 @@ class Workers:
     def submit(self, task: Task, *arguments: Any) -> None:
         """Have a thread call ``task(*arguments)``. UsageError after ``close``."""
         if self.closed:
-            raise UsageError("this feed is closed: build another to go on")
+            raise UsageError(CLOSED)
         self._tasks.put((task, arguments))
 
     def close(self) -> None:

@@ -23,7 +23,11 @@ PROGRAMS = {
     "python -m storage.demo": "storage.demo",
     "python -m storage.verify": "storage.verify",
 }
-RUN_BY = {"storage-layout.md": "tests/storage/test_layout.py", "training.md": "tests/bench/test_train.py"}
+RUN_BY = {
+    "storage-layout.md": "tests/storage/test_layout.py",
+    "training.md": "tests/bench/test_train.py",
+    "your-own-loader.md": "tests/loaders/test_own_loader.py",
+}
 """Documents whose examples another test runs, against datasets of its own."""
 
 named = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

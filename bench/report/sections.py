@@ -53,7 +53,7 @@ def masthead(run: Run) -> dict[str, str]:
     environment = next(iter(run.info.environments.values()), {})
     parts = [
         f"run {run.info.name}", run.info.started_at.replace("T", " ")[:16] + " UTC" if run.info.started_at else "",
-        f"{facts.samples:,} images" if facts else "", f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
+        f"{facts.samples:,} images" if facts else "", run.info.left_out, f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
         str(environment.get("cpu_model", "")), "" if run.info.finished else "not finished",
     ]  # fmt: skip
     return {"name": method.name(run), "summary": " · ".join(part for part in parts if part)}

@@ -21,7 +21,7 @@ from bench.report.digits import bounds, ratio, share, significant
 from bench.report.labels import marked, with_shared
 from bench.report.markdown import block, code, table, text
 from bench.report.verdict import MOST_HIDDEN, verdict
-from bench.speeds import in_order, in_words, speeds
+from bench.speeds import contenders, in_order, in_words, speeds
 
 MOST_ROWS = 16
 """Cases a step that a summary lists; the rest stand in results.csv."""
@@ -54,7 +54,7 @@ def _when(run: Run) -> str:
     facts = next(iter(run.info.datasets.values()), None)
     parts = [
         f"Run {text(run.info.name)}", text(run.info.started_at.replace("T", " ")[:16]) + " UTC" if run.info.started_at else "",
-        f"{facts.samples:,} images" if facts else "", f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
+        f"{facts.samples:,} images" if facts else "", run.info.left_out, f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
         "" if run.info.finished else "not finished",
     ]  # fmt: skip
     return " · ".join(part for part in parts if part)
@@ -101,7 +101,7 @@ def _fastest(run: Run, tables: Tables) -> Iterator[str]:
     measured = speeds(run)
     lines = []
     for step in in_order(case.step.step for case in measured):
-        group = [case for case in measured if case.step.step == step and case.format != "memory"]
+        group = contenders(measured, step)
         if group:
             lines.append(f"- {text(in_words(step))}: {_leader(measured, group, tables.labels)}")
     yield "\n".join(lines)

@@ -19,7 +19,7 @@ from bench.compare import Comparison, against, compare
 from bench.record import Run
 from bench.report.digits import NO_BOUNDS, bounds, ratio, share, significant
 from bench.report.labels import named, shared, with_shared
-from bench.speeds import in_words, outcome, speeds
+from bench.speeds import contenders, in_words, outcome, speeds
 
 Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
 
@@ -58,10 +58,11 @@ def verdict(run: Run, today: str | None = None) -> Verdict:
     """
     measured = speeds(run)
     step = decisive_step(run)
-    group = [case for case in measured if case.step.step == step and case.format != "memory"]
+    group = contenders(measured, step) if step else []
     now = todays(run, step, today) if step else None
     if not group or step is None:
         return Verdict((_nothing(run),), step, today=now)
+    group = list(dict.fromkeys([*group, *([now] if now else [])]))
     chosen, tied = best(measured, group)
     words = _Words(measured, step, shared(run.info.cases))
     if now is None:

@@ -37,10 +37,10 @@ def test_claims_find_the_planted_truth(run: Run) -> None:
     # The truth is 580/520 for encoded and 1050/900 for raw, and equally many pairs of each.
     assert wrapped.comparison.low < ((580 / 520) * (1050 / 900)) ** 0.5 < wrapped.comparison.high
     assert "12 pairs of cases that differ only in loader, 5 sweeps" in wrapped.compared
-    assert found["model_placement", "none"].answer == "no"
+    assert ("model_placement", "none") not in found, "nothing runs inside the model there"
     assert found["lmdb", "none"].answer == "yes"
     assert found["hdf5", "none"].comparison.low < 1.04 < found["hdf5", "none"].comparison.high
-    assert {answer.comparison.compared for answer in found.values()} == {12}
+    assert {answer.comparison.compared for answer in found.values()} == {11}
 
 
 def test_an_equal_pair_is_a_tie(tmp_path: Path) -> None:

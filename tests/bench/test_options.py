@@ -82,7 +82,7 @@ def test_the_matrix_is_formats_times_payloads_times_loaders_times_placements_tim
     [
         (["--formats=zarr"], 2, "unknown name 'zarr'"),
         (["--images=/no/such/folder"], 1, "is not a folder"),
-        (["--resume=/no/such/run"], 1, r"has no run\.json"),
+        (["--resume=/no/such/run"], 1, r"there is no folder /no/such/run"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:

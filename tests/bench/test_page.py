@@ -141,7 +141,7 @@ def test_charts_hold_the_numbers_of_the_csv(run: Run, page: Page, tmp_path: Path
 def test_claims_are_those_of_the_run(run: Run, page: Page) -> None:
     stated = claims(run)
     ratios = [float(attributes["data-value"]) for _, attributes in page.tags if attributes.get("data-column") == "ratio"]
-    assert len(stated) == 12
+    assert len(stated) == 11
     assert ratios == [answer.comparison.ratio for answer in stated]
 
 

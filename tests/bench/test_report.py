@@ -148,6 +148,27 @@ def test_a_run_that_was_cut_off_before_its_first_sweep_has_a_report(tmp_path: Pa
     assert "go on with feedbench run --resume RUN" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_finished_run_whose_records_are_lost_keeps_the_report_it_has(tmp_path: Path) -> None:
+    synthetic_run(tmp_path, cases=matrix(cold=False)[:3], sweeps=2)
+    write_report(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".csv", ".md", ".html")}
+    records = tmp_path / "records.jsonl"
+    for left in (records.read_text().splitlines(keepends=True)[:1], []):
+        records.write_text("".join(left))
+        with pytest.raises(DataError, match=r"has no record of \d of 3 cases, though the run is finished"):
+            write_report(tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_images_that_could_not_be_stored_are_told(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=matrix(cold=False)[:3], sweeps=1)
+    facts = {name: one.model_copy(update={"skipped": 2}) for name, one in run.info.datasets.items()}
+    write_info(tmp_path, run.info.model_copy(update={"datasets": facts}))
+    page = write_report(tmp_path).read_text()
+    assert "2 unreadable images left out" in (tmp_path / "summary.md").read_text()
+    assert "2 unreadable images left out" in page
+
+
 def test_a_run_without_cases_has_a_report(tmp_path: Path) -> None:
     synthetic_run(tmp_path, cases=[], sweeps=1)
     write_report(tmp_path)

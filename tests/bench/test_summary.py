@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import pytest
 
 from bench.case import Case, StepSpec
-from bench.choices import best
+from bench.choices import best, choices
 from bench.claims import claims
+from bench.racing import beaten
 from bench.record import Run, Skipped, append_records, load_run
 from bench.report.csv import write_csv
 from bench.report.derived import tables
@@ -96,6 +98,9 @@ def test_the_claims_are_those_of_the_run(run: Run, said: str) -> None:
     assert len(shown) == 12
     for cells in shown:
         question = cells["claim"] or question
+        if cells["answer"] == "open":
+            assert (words[cells["measured with"]], cells["single pairs"][:14]) == ("none", "without a step")
+            continue
         one = answers.pop((question, words[cells["measured with"]]))
         assert cells["answer"].startswith(f"**{one.answer}**")
         assert cells["times as fast"] == ratio(one.comparison.ratio)
@@ -208,6 +213,23 @@ def test_a_verdict_never_contradicts_its_own_interval(tmp_path: Path) -> None:
             if found.comparison is not None:
                 assert found.change == (found.comparison.low > 1), case.id
                 assert ("Use " in found.lines[0]) == found.change
+
+
+def test_without_a_step_whoever_leaves_the_work_to_the_model_wins_nothing(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=matrix(steps=("none",), cold=False), sweeps=5)
+    measured = speeds(run)
+    loaded = [case for case in measured if case.format != "memory"]
+    assert max(loaded, key=lambda case: median(measured[case].values())).spec.placement == "model"
+    found = verdict(run)
+    assert found.best is not None
+    assert found.best.spec.placement == "pipeline"
+    assert all(case.spec.placement == "pipeline" for case in found.ties)
+    assert all(entry["spec"].get("placement", "pipeline") == "pipeline" for entry in choices(run)["choices"].values())
+    assert "model_placement" not in {answer.claim.name for answer in claims(run)}
+    reasons = beaten([record for record in run.records if record.sweep < 3])
+    assert reasons
+    for case, reason in reasons.items():
+        assert case.count("-model") == reason.count("-model"), "each is beaten by one that does the same work"
 
 
 def test_without_todays_case_there_is_a_choice_but_no_comparison(tmp_path: Path) -> None:

@@ -367,10 +367,12 @@ def test_a_feed_built_inside_a_strategy_counts_its_passes(stored: Stored) -> Non
 
 
 def test_what_closing_leaves_alone(stored: Stored) -> None:
-    """An iterator that is still held when its feed is closed reads on from what it holds."""
+    """An iterator that is still held when its feed is closed reads on from what it holds; there is no new one."""
     feed = build(stored("hdf5", "raw"), replace(SPEC, prefetch=0, workers=1))
     expected = arrays(feed.epoch(0))
     batches: Iterator[Any] = feed.epoch(0)
     first = next(batches)
     feed.close()
     assert same(arrays([first, *batches]), expected)
+    with pytest.raises(UsageError, match="this feed is closed"):
+        next(feed.epoch(1))
