@@ -70,5 +70,6 @@ def _words(change: Change) -> str:
     if not isfinite(one.high):
         return f"{change.comparison.ratio:.3f}  too few sweeps to tell"
     limit = f"  ({change.comparison.ratio:.3f} before the limit's own change is counted out)" if change.against_limit else ""
-    hidden = f"  (could hide {one.smallest_effect:.1%})" if change.verdict == "tie" else ""
+    hides = "more than double" if one.smallest_effect > 1 else f"{one.smallest_effect:.1%}"
+    hidden = f"  (could hide {hides})" if change.verdict == "tie" else ""
     return f"{one.ratio:.3f} [{one.low:.3f}, {one.high:.3f}]  {change.verdict}{hidden}{limit}"

@@ -167,6 +167,8 @@ class RunInfo(_Recorded):
     """By ``FORMAT-PAYLOAD``."""
     cases: list[RecordedCase]
     finished: bool = False
+    spent_s: float = 0.0
+    """What the run took up to its last whole sweep, converting and proving included: of a budget, so much is used."""
 
     @property
     def left_out(self) -> str:

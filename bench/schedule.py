@@ -56,7 +56,7 @@ class Schedule:
     records: list[RunRecord] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     already_s: float = 0.0
-    """What was spent of the budget before: on converting."""
+    """What was spent of the budget before: on converting, and on the whole sweeps of a run that goes on."""
     started: float = 0.0
     _shared: Worker | None = None
     _pixels: dict[str, Pixels] = field(default_factory=dict)
@@ -77,6 +77,8 @@ class Schedule:
                 began = self.clock()
                 self._sweep(sweep, todo, sweeps)
                 a_visit_s = (self.clock() - began) / len(todo)
+                self.info = self.info.model_copy(update={"spent_s": self.clock() - self.started})
+                write_info(self.folder, self.info)
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
         finally:
@@ -296,7 +298,8 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     )
     run_folder.drop_torn_line(folder / "records.jsonl")
     write_info(folder, info)
-    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)), reported)
+    spent_s = earlier.info.spent_s
+    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records), already_s=spent_s), reported)
 
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:

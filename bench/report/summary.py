@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -13,6 +12,7 @@ from bench.case import Case
 from bench.choices import decisive_step
 from bench.claims import Answer
 from bench.compare import against, leader
+from bench.flags import word
 from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
@@ -146,9 +146,7 @@ def _warnings(results: DataFrame) -> Iterator[str]:
     kinds: dict[str, list[tuple[str, str]]] = {}
     for row in results.to_dict("records"):
         for flag in filter(None, row["warnings"].split("; ")):
-            kinds.setdefault(re.split(r":|,| in \d", flag, maxsplit=1)[0], []).append(
-                (f"{code(row['case'])}{_phase(row)}", flag)
-            )
+            kinds.setdefault(word(flag), []).append((f"{code(row['case'])}{_phase(row)}", flag))
     for found in kinds.values():
         case, flag = found[0]
         more = f", and {len(found) - 1} more cases" if len(found) > 2 else f", and {found[1][0]}" if len(found) == 2 else ""

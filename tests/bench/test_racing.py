@@ -11,7 +11,7 @@ import pytest
 from bench.case import Case
 from bench.compare import leader, rates
 from bench.record import Run, RunRecord, Skipped, load_run
-from bench.schedule import Schedule, run
+from bench.schedule import Schedule, resume, run
 from tests.bench.synthetic import OWN_NOISE, SHARED_NOISE
 from tests.bench.test_schedule import Quiet, known, options, record
 
@@ -84,6 +84,18 @@ def test_the_time_saved_goes_to_those_that_are_left(tmp_path: Path, clock: Clock
     counts = {case.name: len(rates(done.of(case.id))) for case in done.info.cases}
     assert counts["slow0"] == 3
     assert counts["best"] > 5
+
+
+def test_a_run_that_goes_on_has_what_is_left_of_its_budget(tmp_path: Path, clock: Clock) -> None:
+    budget_s = VISIT_S * len(RATES) * 5
+    asked = options(tmp_path, sweeps=None, budget_s=budget_s)
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, Quiet(2 * len(RATES) + 1), "test", planned=[known("null", name) for name in RATES], reported=False)
+    (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
+    assert VISIT_S * len(RATES) * 2 <= load_run(folder).info.spent_s <= clock.now
+    resume(folder, Quiet(), reported=False)
+    # Of the sweep that was cut short, what was measured is kept, and its time is given.
+    assert budget_s / 2 < clock.now <= budget_s + VISIT_S
 
 
 def test_no_budget_drops_nothing(tmp_path: Path, clock: Clock) -> None:
