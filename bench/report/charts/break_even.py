@@ -27,9 +27,11 @@ def _panel(words: str, part: DataFrame) -> Any:
     ).sort_values("epochs", kind="stable")
     ends = [end for name in ("epochs", "epochs_high") for end in part[name] if isfinite(end)]
     most = max(ends) or 1.0 if ends else 1.0
-    part["shown"] = part["epochs"].clip(upper=most * 1.1)
     part["shown_high"] = part["epochs_high"].clip(upper=most * 1.1)
-    part["end"] = part[["shown", "shown_high"]].max(axis=1)
+    # What never pays has words, and no mark that could be read as a number.
+    part["shown"] = part["epochs"].where(part["epochs"].map(isfinite))
+    part["epochs_low"] = part["epochs_low"].where(part["shown"].notna())
+    part["end"] = part["shown_high"].where(part["shown"].notna(), 0)
     y, scale = (
         rows(part["label"]),
         alt.Scale(domain=[0, most * (1.3 if len(ends) == 2 * len(part) else 1.7)], nice=False, clamp=True),
