@@ -116,12 +116,16 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
         *_saving(change, a_epoch, write_s, saved, limits),
         *_room(run, now, best),
         *_memory(run, facts),
-        # A run is given sweeps, advice is given a time.
-        *(f"Careful, {flag.replace('--sweeps', '--budget')}." for flag in warnings(run.of(best.id), run.info)[:2]),
+        *(f"Careful, {_with_time(flag)}." for flag in warnings(run.of(best.id), run.info)[:2]),
     ]
     place = f"{source.out}/{facts.name}/{_store(best)}"
     command, code = (_convert(best, source.path, place), _code(best, place, source.split)) if change else ("", "")
     return Advice(now, best, compared, saved, place, command, code, tuple(lines))
+
+
+def _with_time(flag: str) -> str:
+    """A warning to whoever gave no sweeps but a time."""
+    return flag.replace("--sweeps or --budget", "--budget").replace("--sweeps", "--budget")
 
 
 def _choose(

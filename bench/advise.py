@@ -59,7 +59,6 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
     """Measure, and say what to do. The run is kept in ``results``, like any other."""
     from rich.console import Console
 
-    from bench.datasets import fits
     from bench.options import RunOptions
     from bench.progress import Bar
     from bench.record import load_run
@@ -79,13 +78,22 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
     for line in found.lines:
         say(line)
     if found.change:
-        stands = fits(Path(found.place), question.images)
-        # What stands there and is older than the images, or incomplete, is written anew.
-        again = " --overwrite" if Path(found.place).exists() else ""
-        say(f"\n{found.place} is stored already." if stands else f"\n{found.convert}{again}")
-        say(f"\n{found.code}")
+        say(f"\n{to_store(found, question.images)}\n\n{found.code}")
     say(f"\nEverything that was measured: {folder}")
     return found
+
+
+def to_store(found: Advice, images: Path) -> str:
+    """The command that stores the images as ``found`` wants them, which runs as it is; or that they are stored already."""
+    from bench.datasets import fits
+    from storage.dataset import read_info
+
+    place = Path(found.place)
+    # Raw images have one size, encoded ones any.
+    if fits(place, images) and read_info(place).image_size in (None, found.best.spec.image_size):
+        return f"{place} is stored already."
+    # What is older than the images, or of another size, is written anew.
+    return f"{found.convert} --overwrite" if place.exists() else found.convert
 
 
 def plan(question: Question) -> list[Case]:

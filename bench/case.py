@@ -100,6 +100,11 @@ class Case:
         """The same pipeline, loading alone."""
         return replace(self, step=StepSpec(step="none"))
 
+    @property
+    def leaves_work(self) -> bool:
+        """Whether preprocessing is left to a model that nobody runs: loading alone does less so, and is no faster for it."""
+        return self.step.step == "none" and self.spec.placement == "model"
+
     def _changes(self) -> list[str]:
         changed = {k: v for k, v in self.spec.changed().items() if k not in ("placement", "options")}
         changed |= dict(self.spec.options)

@@ -13,14 +13,13 @@ LEAST_SWEEPS = 3
 def beaten(records: Sequence[RunRecord]) -> dict[str, str]:
     """Cases whose interval lies wholly below their leader's, by id, with the reason in words.
 
-    A step has one leader, or without a model one a placement: cases that leave it the preprocessing do less than the others.
+    A step has one leader; cases that leave work to a model that nobody runs do less than the others, and race each other.
     """
-    by_step: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
+    by_step: dict[tuple[str, bool], dict[str, list[RunRecord]]] = {}
     for record in records:
-        measured = record.case
-        if record.phase == "warm" and not measured.loader.startswith("limit:"):
-            group = (measured.step.step, "" if measured.step.trains else measured.spec.placement)
-            by_step.setdefault(group, {}).setdefault(record.case.id, []).append(record)
+        racer = record.case
+        if record.phase == "warm" and not racer.loader.startswith("limit:"):
+            by_step.setdefault((racer.step.step, racer.leaves_work), {}).setdefault(racer.id, []).append(record)
     out: dict[str, str] = {}
     for by_case in by_step.values():
         found = {case: list(rates(mine).values()) for case, mine in by_case.items()}

@@ -175,7 +175,7 @@ class RunInfo(_Recorded):
         """How many images could not be stored, in words; empty if all were."""
         most = max((facts.skipped for facts in self.datasets.values()), default=0)
         return (
-            f"{most:,} unreadable image{'' if most == 1 else 's'} left out (skipped.csv beside the stored dataset)"
+            f"{most:,} unreadable image{'' if most == 1 else 's'} left out (skipped.csv in the stored dataset's folder)"
             if most
             else ""
         )

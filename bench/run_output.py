@@ -86,7 +86,11 @@ def _nothing(stored: Run, console: Console) -> int:
     """Nothing was measured: say why, and return the exit code of that."""
     reasons = Counter(outcome(stored.of(case.id))[1] for case in stored.info.cases)
     for reason, number in reasons.most_common(NAMED_REASONS):
-        console.print(Text(f"Nothing was measured: {number} cases: {reason}"), soft_wrap=True, style="red")
+        console.print(
+            Text(f"Nothing was measured. {'1 case' if number == 1 else f'{number} cases'}: {reason}"),
+            soft_wrap=True,
+            style="red",
+        )
     return 1
 
 
@@ -100,6 +104,8 @@ def _how_to_go_on(begun: Iterable[Path]) -> str:
     folder = next(iter(sorted(begun, reverse=True)), None)
     if folder is None:
         return "interrupted before anything was measured. To start again, give the same command."
+    if load_run(folder).info.finished:
+        return f"interrupted; all is measured, and the report is to be made: feedbench report {shlex.quote(str(folder))}"
     return f"interrupted; what was measured is kept. Go on with: feedbench run --resume {shlex.quote(str(folder))}"
 
 

@@ -40,6 +40,7 @@ MOST_SWEEPS = 100
 TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
 PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
+ALONE = "all that was asked for is skipped, and a limit alone says nothing"
 MOST_PROOFS = 4
 """At once: each has a TensorFlow of its own in memory."""
 
@@ -96,9 +97,13 @@ class Schedule:
              and case.id not in known]
         )  # fmt: skip
         left = [case for case in self.info.cases if not reasons[case.id]]
-        # Where all that was asked for is skipped, limits say nothing about it.
-        asked = any(not case.loader.startswith("limit:") for case in self.info.cases)
-        return [] if asked and all(case.loader.startswith("limit:") for case in left) else left
+        asked = [case for case in self.info.cases if not case.loader.startswith("limit:")]
+        if not asked or any(case in left for case in asked):
+            return left
+        # Limits say nothing about what is skipped altogether.
+        idle = [self._record(case, 0, Skipped(reason=ALONE)) for case in left if case.id not in known]
+        self._keep(idle)
+        return []
 
     def _proven(self, planned: list[Case]) -> list[Case]:
         """Pass every pipeline through the equivalence gate, once for all its steps; what fails it is never timed."""
@@ -304,10 +309,10 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:
     schedule.run()
-    run_folder.finish(schedule.folder)
     if reported:
         schedule.watcher.now("writing the report")
         report(schedule.folder)
+    run_folder.finish(schedule.folder)
     return schedule.folder
 
 

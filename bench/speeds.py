@@ -51,11 +51,10 @@ def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, d
 def contenders(cases: Iterable[Case], step: str) -> list[Case]:
     """The cases of one step that may win it, limits and known loaders left out.
 
-    A step that trains nothing runs no model: cases that leave preprocessing to the model leave it undone there, and would
-    win by that. They stand against each other only.
+    Cases that leave work to a model that nobody runs would win by that: they stand against each other only.
     """
     found = [case for case in cases if case.step.step == step and case.format != "memory"]
-    whole = [case for case in found if case.step.trains or case.spec.placement == "pipeline"]
+    whole = [case for case in found if not case.leaves_work]
     return whole or found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import loaders
 from bench.advice import Limits, Source, advise
-from bench.advise import Question, ask, look, parse_bytes, plan, today_case
+from bench.advise import Question, ask, look, parse_bytes, plan, to_store, today_case
 from bench.case import StepSpec
 from bench.racing import LEAST_SWEEPS
 from loaders import LOADERS
@@ -120,7 +121,11 @@ def test_the_command_and_the_code_run_as_printed(
     assert found.best.payload == ("encoded" if disk_bytes else "raw")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(loaders.__file__).parent.parent))
+    assert to_store(found, images) == found.convert
     subprocess.run([sys.executable, *shlex.split(found.convert)[1:]], check=True, capture_output=True)
+    assert to_store(found, images) == f"{found.place} is stored already."
+    os.utime(Path(found.place) / "dataset.json", (0, 0))
+    assert to_store(found, images) == f"{found.convert} --overwrite"
     check = f"{found.code}\nimages, labels = next(iter(train))\nassert images.shape == (32, 160, 160, 3), images.shape"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.record import load_run
+from storage import demo
 
 FEEDBENCH = [sys.executable, "-c", "from bench.cli import main; main()"]
 KNOWN = [
@@ -232,3 +233,14 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     done = feedbench(tmp_path, "run", *KNOWN)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "--results: cannot write to results" in done.stderr
+
+
+def test_where_all_is_skipped_nothing_is_measured_and_the_reason_is_told(tmp_path: Path) -> None:
+    demo.draw(tmp_path / "photos", 20)
+    asked = ["--formats=tfrecord", "--payloads=encoded", "--loaders=image_data_generator", "--placements=pipeline"]
+    done = feedbench(tmp_path, "run", "--images=photos", "--step=none", *asked)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if "TFRecord has no random access" in line]
+    assert said.startswith("Nothing was measured. 1 case: ")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "results" / "latest" / "report.html").is_file()

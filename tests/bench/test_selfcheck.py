@@ -34,9 +34,9 @@ def test_known_rates_are_never_exceeded(tmp_path: Path) -> None:
 
 def test_utilisation_told_from_loading_alone_is_never_above_what_the_loader_can_do(tmp_path: Path) -> None:
     checks = list(foretold(Bench(tmp_path, Quiet(), small=True)))
-    for check, possible in zip(checks, (1.0, 0.5), strict=True):
-        for told in (check.expected, check.seen):
-            assert 0 < float(told.partition("%")[0]) < 102 * possible, check
+    assert len(checks) == 2
+    for told in (checks[1].expected, checks[1].seen):
+        assert 0 < float(told.partition("%")[0]) < 51, "2,000 images/s in front of 4,000"
 
 
 def test_the_clockwork_is_cheap(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_contender_that_has_ended_before_its_turn_is_named_too() -> None:
     before = psutil.Process().children()
     with Turns({"gone": answering()}) as turns:
         [gone] = (child for child in psutil.Process().children() if child not in before)
-        while gone.status() != psutil.STATUS_ZOMBIE:
+        while gone.status() != psutil.STATUS_ZOMBIE:  # pytest's time-out ends it
             time.sleep(0.01)
         with pytest.raises(DataError, match="contender gone died in the middle of a round: it said nothing"):
             turns.round()
