@@ -104,10 +104,6 @@ def fitted(training: Training, *, image_size: str | None) -> Training:
     size, scaling = training.spec.image_size, scaling_of(training.step.model)
     if not image_size:
         size = image_size_of(training.step.model) or stored.image_size or size
-    elif stored.image_size is not None and stored.image_size != size:
-        raise UsageError(
-            f"--image-size: {training.dataset} holds raw images of {stored.image_size}, not {size}; leave it out"
-        )
     return replace(training, spec=replace(training.spec, image_size=size, scaling=scaling))
 
 
