@@ -92,18 +92,15 @@ class Schedule:
             load_tensorflow()
         reasons = {case.id: skip_reason(case, self.stored) for case in self.info.cases}
         known = {record.case.id for record in self.records}
+        asked = [case for case in self.info.cases if not case.loader.startswith("limit:")]
+        if asked and all(reasons[case.id] for case in asked):
+            # Limits say nothing about what is skipped altogether.
+            reasons = {case_id: reason or ALONE for case_id, reason in reasons.items()}
         self._keep(
             [self._record(case, 0, Skipped(reason=reason)) for case in self.info.cases if (reason := reasons[case.id])
              and case.id not in known]
         )  # fmt: skip
-        left = [case for case in self.info.cases if not reasons[case.id]]
-        asked = [case for case in self.info.cases if not case.loader.startswith("limit:")]
-        if not asked or any(case in left for case in asked):
-            return left
-        # Limits say nothing about what is skipped altogether.
-        idle = [self._record(case, 0, Skipped(reason=ALONE)) for case in left if case.id not in known]
-        self._keep(idle)
-        return []
+        return [case for case in self.info.cases if not reasons[case.id]]
 
     def _proven(self, planned: list[Case]) -> list[Case]:
         """Pass every pipeline through the equivalence gate, once for all its steps; what fails it is never timed."""
