@@ -23,6 +23,9 @@ from bench.run_table import run_table
 from bench.schedule import resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
+from loaders import LOADERS
+from loaders.sample import not_installed
+from storage.errors import UsageError
 
 NAMED_REASONS = 3
 PHASES = ("cold_epoch", "warm")
@@ -44,6 +47,7 @@ def options_of(given: dict[str, Any]) -> RunOptions:
     out: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     for key in ("formats", "payloads", "loaders", "placements"):
         out[key] = names(out.get(key))
+    _installed(out["loaders"])
     out["steps"] = names(out.pop("step", None))
     single = [f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out]
     varied = variations([*out.pop("vary", ()), *single], out["loaders"] or DEFAULT_LOADERS)
@@ -59,6 +63,14 @@ def options_of(given: dict[str, Any]) -> RunOptions:
         out["image_size"] = size(out.get("image_size"))
     out["budget_s"] = seconds(out.pop("budget", None))
     return RunOptions(**out)
+
+
+def _installed(loaders: Iterable[str]) -> None:
+    """UsageError if a loader that was named needs a library that is not there: said now, before anything is converted."""
+    for name in loaders:
+        for library in getattr(LOADERS[name], "libraries", ()) if name in LOADERS else ():
+            if missing := not_installed(library):
+                raise UsageError(f"--loaders {name}: {missing}")
 
 
 def command() -> str:

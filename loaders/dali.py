@@ -125,6 +125,7 @@ class DaliLoader:
     """See the module."""
 
     name = "dali"
+    libraries = ("nvidia.dali",)
     stages: tuple[Stage, ...] = ()
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:

@@ -58,6 +58,7 @@ class GrainLoader:
     """See the module."""
 
     name = "grain"
+    libraries = ("grain",)
     stages: tuple[Stage, ...] = ()
 
     def unsupported(self, info: DatasetInfo, spec: LoaderSpec) -> str | None:

@@ -79,10 +79,16 @@ def batches_in(samples: int, spec: LoaderSpec) -> int:
     return whole + (rest > 0 and not spec.drop_remainder)
 
 
+def not_installed(library: str) -> str | None:
+    """Says how to install a library that is not there; None if it is."""
+    there = find_spec(library.partition(".")[0]) is not None
+    return None if there else f"{library} is not installed: pip install 'feedbench[peers]'"
+
+
 def peer_unsupported(library: str, info: DatasetInfo, spec: LoaderSpec) -> str | None:
     """What none of the peers does, and whether the library is there at all."""
-    if find_spec(library.partition(".")[0]) is None:
-        return f"{library} is not installed: pip install 'feedbench[peers]'"
+    if missing := not_installed(library):
+        return missing
     if spec.decode == "fast" or spec.jpeg_scale == "auto":
         return f"the {library} loader decodes JPEG accurately and at full size only"
     if spec.cache:

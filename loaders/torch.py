@@ -136,6 +136,7 @@ class TorchLoader:
     """See the module."""
 
     name = "torch"
+    libraries = ("torch",)
     options = Options
     stages: tuple[Stage, ...] = ()
 

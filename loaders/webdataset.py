@@ -150,6 +150,7 @@ class WebdatasetLoader:
     """See the module."""
 
     name = "webdataset"
+    libraries = ("webdataset", "torch")
     options = Options
     stages: tuple[Stage, ...] = ()
 

@@ -54,6 +54,13 @@ def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None
         options_of(given)
 
 
+def test_a_loader_that_is_not_installed_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaders.sample.find_spec", lambda name: None if name == "nvidia" else object())
+    with pytest.raises(UsageError, match=r"--loaders dali: nvidia\.dali is not installed: pip install 'feedbench\[peers\]'"):
+        options_of({"loaders": "tfdata,dali"})
+    assert options_of({"loaders": "tfdata,torch"}).loaders == ("tfdata", "torch")
+
+
 def test_no_such_folder() -> None:
     with pytest.raises(DataError, match="no/such/folder is not a folder"):
         RunOptions(images=Path("no/such/folder"))
