@@ -192,6 +192,14 @@ def run(
         int | None, typer.Option(help="Anonymous memory that a measurement may use, in MB.", rich_help_panel=HOW)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of shuffling, augmentation and the order of sweeps.", rich_help_panel=HOW)] = 0,
+    today: Annotated[
+        str | None,
+        typer.Option(
+            help="The case that you have now, by its id: the report compares with it.",
+            show_default="the plain generator on a directory",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     results: Annotated[Path, typer.Option(help="Where the run's folder is made.", rich_help_panel=HOW)] = Path("results"),
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted run (its folder).", rich_help_panel=HOW)
@@ -216,6 +224,7 @@ def run(
         "steps_per_execution": steps_per_execution, "results": results, "sweeps": sweeps, "budget": budget,
         "isolation": isolation, "cache": cache, "stages": stages, "timeout_s": timeout,
         "memory_limit_bytes": None if memory_limit is None else memory_limit * 1_000_000, "seed": seed,
+        "today": today,
     }  # fmt: skip
     raise typer.Exit(run_and_print(given, resume))
 

@@ -31,6 +31,7 @@ class RunOptions:
     ``limit`` takes at most that many images. ``vary`` multiplies the matrix (see ``vary.py``); ``files`` are the models and
     weights that cases name by their bare names. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
     the time is used. ``tiny`` measures next to nothing, for tests; ``pace`` says exactly how long a case is watched.
+    ``today`` is the id of the case that the report compares with (None: the plain generator on a directory).
     """
 
     images: Path | None = None
@@ -57,6 +58,7 @@ class RunOptions:
     memory_limit_bytes: int | None = None
     tiny: bool = False
     pace: Pace | None = None
+    today: str | None = None
 
     def __post_init__(self) -> None:
         from loaders import LOADERS

@@ -20,7 +20,7 @@ from bench.quiet import load_tensorflow
 from bench.record import Measured, Run, load_run
 from bench.run_folder import RESUME
 from bench.run_table import run_table
-from bench.schedule import resume, run
+from bench.schedule import report, resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
 from loaders import LOADERS
@@ -128,8 +128,12 @@ def report_and_print(folder: Path, today: str | None) -> None:
     """
     from bench.report.write import write_report
 
-    write_report(folder, today)
-    print_run(load_run(folder), wide())
+    stored = load_run(folder)
+    if today is None:
+        report(folder, stored.info.options.get("today"))
+    else:
+        write_report(folder, today)
+    print_run(stored, wide())
 
 
 def wide(*, stderr: bool = False) -> Console:

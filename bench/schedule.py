@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from bench.steady import Pace
 from bench.visit import Answer, Request
 from bench.watcher import Watcher
 from bench.worker import Worker, answers
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 
 DEFAULT_SWEEPS = 5
 MOST_SWEEPS = 100
@@ -265,6 +266,8 @@ def run(
 ) -> Path:
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
     chosen = planned if planned is not None else cases(options)
+    if options.today is not None:
+        _planned(options.today, chosen)
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
@@ -308,14 +311,31 @@ def _finish(schedule: Schedule, reported: bool = True) -> Path:
     schedule.run()
     if reported:
         schedule.watcher.now("writing the report")
-        report(schedule.folder)
+        report(schedule.folder, schedule.options.today)
     run_folder.finish(schedule.folder)
     return schedule.folder
 
 
-def report(folder: Path) -> None:
-    """Tables, charts and pages, from the records alone."""
-    import_module("bench.report.write").write_report(folder)
+def report(folder: Path, today: str | None = None) -> None:
+    """Tables, charts and pages, from the records alone; ``today`` is the case that others are compared with.
+
+    If it came to no measurement, standard error says so, and the report compares with the usual one: the rest is worth it.
+    """
+    write_report = import_module("bench.report.write").write_report
+    try:
+        write_report(folder, today)
+    except UsageError as error:
+        if today is None:
+            raise
+        sys.stderr.write(f"Careful: {error}. The report compares with the plain generator.\n")
+        write_report(folder)
+
+
+def _planned(today: str, chosen: list[Case]) -> None:
+    """UsageError if the run will not measure ``today``, an id with or without its step: said before anything is converted."""
+    ids = [case.id for case in chosen if ":" not in case.loader]
+    if not any(today in (case.id, case.id.replace(f"-step={case.step.step}", "")) for case in chosen):
+        raise UsageError(f"--today {today}: this run measures no such case; it has {', '.join(ids[:5])}, ...")
 
 
 def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ from bench.racing import beaten
 from bench.record import Failed, Measured, RunRecord, load_run
 from bench.schedule import resume, run
 from loaders.base import LoaderSpec
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 
 SMALL = LoaderSpec(batch_size=8, image_size=(8, 8))
 
@@ -39,7 +39,7 @@ class Quiet:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have tests of their own."""
-    monkeypatch.setattr("bench.schedule.report", lambda folder: folder)
+    monkeypatch.setattr("bench.schedule.report", lambda folder, today: (folder, today))
 
 
 def known(kind: str, name: str = "") -> Case:
@@ -119,3 +119,17 @@ def test_racing_drops_only_what_is_established() -> None:
 def test_a_budget_still_gives_three_sweeps(tmp_path: Path) -> None:
     stored = load_run(run(options(tmp_path, sweeps=None, budget_s=0.001), Quiet(), "test", planned=[known("null")]))
     assert [r.sweep for r in stored.records] == [0, 1, 2]
+
+
+def test_the_case_that_a_run_compares_with_is_checked_first_kept_and_handed_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("bench.schedule.report", lambda folder, today: told.append(today))  # noqa: ARG005
+    only = known("null")
+    with pytest.raises(UsageError, match="--today no-such-case: this run measures no such case"):
+        run(options(tmp_path, today="no-such-case"), Quiet(), "test", planned=[only])
+    assert not (tmp_path / "results").exists()
+    folder = run(options(tmp_path, today=only.id), Quiet(), "test", planned=[only])
+    assert told == [only.id]
+    assert load_run(folder).info.options["today"] == only.id
