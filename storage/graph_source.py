@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from storage.base import SupportsFiles, SupportsPlaces
 from storage.errors import UsageError
-from storage.mapped import MappedBytes, MappedRows, Places, cut
+from storage.mapped import GraphRows, MappedBytes, MappedRows, Places, cut
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -57,8 +57,7 @@ def open_source(dataset: StoredDataset, *, portable: bool = False) -> Source:
         return _Cut(MappedBytes(places))
     row = math.prod(raw) * 3
     if MappedRows.fit(places, row):
-        rows = MappedRows(places, row)
-        return _Raw(rows.gather, raw)
+        return _Raw(GraphRows(MappedRows(places, row)).gather, raw)
     if MappedBytes.fit(places, row):
         pages = MappedBytes(places)
         return _Raw(lambda indices: pages.gather(indices, row), raw)

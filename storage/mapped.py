@@ -1,7 +1,7 @@
-"""Stored bytes as TensorFlow sees them without a copy: the files of a split, mapped one behind the other into one tensor.
+"""Stored bytes without a copy: the files of a split, mapped one behind the other into one array, or one tensor of TensorFlow's.
 
-A format that knows where its samples lie in its files (``Places``) is read from the page cache by TensorFlow's own kernels:
-rows of pixels are gathered, encoded files are cut out. Nothing is read, and no memory taken, until a page is touched.
+A format that knows where its samples lie in its files (``Places``) is read from the page cache: rows of pixels are gathered,
+by TensorFlow's own kernels or NumPy's, and encoded files are cut out. Nothing is read, and no memory taken, until a page is touched.
 """
 
 from __future__ import annotations
@@ -80,15 +80,18 @@ class Region:
             finally:
                 os.close(handle)
 
+    def array(self, at: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The bytes from ``at`` on as a uint8 array, which must not be written to, without a copy."""
+        assert at + math.prod(shape) <= self.length
+        return np.asarray(_Bytes(self, self.address + at, shape))
+
     def tensor(self, at: int, shape: tuple[int, ...]) -> tf.Tensor:
-        """The bytes from ``at`` on as a uint8 tensor, without a copy. ``at`` must be a multiple of 64."""
+        """The same as a tensor. ``at`` must be a multiple of 64."""
         import tensorflow as tf
 
         assert at % _ALIGNMENT == 0
-        assert at + math.prod(shape) <= self.length
-        array = np.asarray(_Bytes(self, self.address + at, shape))
         with tf.device("CPU:0"):
-            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+            return tf.experimental.dlpack.from_dlpack(self.array(at, shape).__dlpack__())
 
 
 class _Bytes:
@@ -100,10 +103,10 @@ class _Bytes:
 
 
 class MappedRows:
-    """Raw samples that lie one behind the other in each file: one gather of rows, which copies once."""
+    """Raw samples that lie one behind the other in each file, as one array of rows; some between two files are nobody's."""
 
     def __init__(self, shards: Sequence[Places], row: int) -> None:
-        """DataError if the samples do not lie so; see ``fits``."""
+        """``shards`` must ``fit``."""
         files, firsts, at = [], [], 0
         page = next(p for p in _powers_down(_HUGE_PAGE, _PAGE) if p == _PAGE or math.lcm(p, row) <= _LARGEST_GAP)
         base = int(shards[0].starts[0])
@@ -114,15 +117,14 @@ class MappedRows:
             files.append((shard.path, at))
             firsts.append((at + start - base) // row)
             at += shard.path.stat().st_size
-        counts = [len(shard.starts) for shard in shards]
-        rows = firsts[-1] + counts[-1]
-        region = Region(files, max(at, base + rows * row))
-        import tensorflow as tf
-
-        self._rows = region.tensor(base, (rows, row))
-        ends = np.cumsum(counts)
-        self._ends = tf.constant(ends, tf.int64)
-        self._shifts = tf.constant(np.array(firsts) - (ends - counts), tf.int64)
+        counts = np.array([len(shard.starts) for shard in shards])
+        self._base, self._shape = base, (firsts[-1] + int(counts[-1]), row)
+        self._region = Region(files, max(at, base + math.prod(self._shape)))
+        self._rows = self._region.array(base, self._shape)
+        self.ends = np.cumsum(counts)
+        """Samples up to the end of each file, int64."""
+        self.shifts = np.array(firsts) - (self.ends - counts)
+        """What to add to a sample's number for its row, by file."""
 
     @staticmethod
     def fit(shards: Sequence[Places], row: int) -> bool:
@@ -136,6 +138,27 @@ class MappedRows:
             and (int(shard.starts[0]) - base) % math.gcd(_PAGE, row) == 0
             for shard in shards
         )
+
+    def tensor(self) -> tf.Tensor:
+        """All rows, uint8 (rows, row), without a copy."""
+        return self._region.tensor(self._base, self._shape)
+
+    def take(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Samples ``indices``, which must exist, into ``out``, contiguous uint8 (n, row)."""
+        if len(self.ends) > 1:
+            indices = indices + self.shifts[np.searchsorted(self.ends, indices, side="right")]
+        # No number is out of range: "clip" is what copies straight into place, and lets go of Python's lock once for all.
+        np.take(self._rows, indices, axis=0, out=out, mode="clip")
+
+
+class GraphRows:
+    """``MappedRows`` as a graph gathers them: made once, eagerly, and captured."""
+
+    def __init__(self, rows: MappedRows) -> None:
+        import tensorflow as tf
+
+        self._rows = rows.tensor()
+        self._ends, self._shifts = tf.constant(rows.ends, tf.int64), tf.constant(rows.shifts, tf.int64)
 
     def gather(self, indices: Tensor) -> Tensor:
         """uint8 (n, row) at ``indices``, int64 (n,)."""

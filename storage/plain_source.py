@@ -7,6 +7,7 @@ the caller's. Anything else goes through the format's own ``read``.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from bisect import bisect_right
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from storage.base import Reader, SupportsFiles, SupportsImagePlaces, SupportsPlaces, SupportsRandomAccess
 from storage.errors import DataError, UsageError
+from storage.mapped import MappedRows
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -44,6 +46,8 @@ class PlainSource:
         self._ends = np.cumsum([shard.samples for shard in dataset.split_info.shards], dtype=np.int64)
         self._firsts = [0, *self._ends[:-1].tolist()]
         self._shards: list[ShardSource | None] = [None] * dataset.shards
+        self._rows: _Rows | None = None
+        self._joined = False
         self._opening = Lock()
 
     def _shard(self, number: int) -> ShardSource:
@@ -60,7 +64,10 @@ class PlainSource:
         return shard.fetch(index - self._firsts[number], scratch)
 
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Raw images into ``out``, uint8 (n, height, width, 3); their labels, int64 (n,)."""
+        """Raw images into ``out``, contiguous uint8 (n, height, width, 3); their labels, int64 (n,)."""
+        together = self._together()
+        if together is not None:
+            return together.gather(indices, out)
         if len(self._shards) == 1:
             return self._shard(0).gather(indices, out, np.arange(len(indices)))
         where = np.searchsorted(self._ends, indices, side="right")
@@ -70,9 +77,40 @@ class PlainSource:
             labels[rows] = self._shard(number).gather(indices[rows] - self._firsts[number], out, rows)
         return labels
 
+    def _together(self) -> _Rows | None:
+        """All raw images as rows of one array, where the format stores them so, as HDF5 does. Found out once."""
+        if not self._joined:
+            with self._opening:
+                if not self._joined:
+                    self._rows = _rows(self._dataset)
+                    self._joined = True
+        return self._rows
+
     def close(self) -> None:
         """Let go of every map."""
-        self._shards = []
+        self._shards, self._rows = [], None
+
+
+class _Rows:
+    """Raw images of a whole split that lie one behind the other: a batch is a single call, whatever the shards."""
+
+    def __init__(self, rows: MappedRows, labels: NDArray[np.int64]) -> None:
+        self._rows, self._labels = rows, labels
+
+    def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
+        self._rows.take(indices, out.reshape(len(out), -1))
+        return self._labels[indices]
+
+
+def _rows(dataset: StoredDataset) -> _Rows | None:
+    readers = [dataset.shard(number) for number in range(dataset.shards)]
+    found = [reader.places() for reader in readers if isinstance(reader, SupportsPlaces)]
+    places = [shard for shard in found if shard is not None]
+    row = math.prod(dataset.info.image_size or ()) * 3
+    if len(places) < len(readers) or not MappedRows.fit(places, row):
+        return None
+    labels = [reader.labels() for reader in readers if isinstance(reader, SupportsRandomAccess)]
+    return _Rows(MappedRows(places, row), np.concatenate(labels))
 
 
 def _open(reader: Reader) -> ShardSource:
@@ -100,11 +138,6 @@ class _Mapped:
             if os.fstat(file.fileno()).st_size:
                 self._map = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
         self._bytes = np.frombuffer(self._map, np.uint8)
-        # Where they lie one behind the other, as in HDF5, a gather is a single call.
-        size = int(sizes[0]) if len(sizes) else 0
-        even = size and bool((sizes == size).all()) and bool((np.diff(starts) == size).all())
-        first = int(starts[0]) if even else 0
-        self._rows = self._bytes[first : first + size * len(starts)].reshape(-1, size) if even else None
 
     def fetch(self, index: int, scratch: memoryview) -> tuple[Content, int]:  # noqa: ARG002
         start = self._start[index]
@@ -113,10 +146,6 @@ class _Mapped:
     def gather(self, indices: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         flat = out.reshape(len(out), -1)
         size = flat.shape[1]
-        if self._rows is not None and len(rows) == len(flat) and size == self._rows.shape[1]:
-            # All of a batch, and so in order. Numbers are never out of range: "clip" is what copies straight into place.
-            np.take(self._rows, indices, axis=0, out=flat, mode="clip")
-            return self._labels[indices]
         for start, row in zip(self._starts[indices].tolist(), rows.tolist(), strict=True):
             flat[row] = self._bytes[start : start + size]
         return self._labels[indices]

@@ -21,7 +21,7 @@ from storage import lmdb_pages, open_dataset, pixels
 from storage.base import SupportsPlaces
 from storage.errors import DataError
 from storage.graph_source import _Cut, _Python, _Raw
-from storage.mapped import MappedBytes, MappedRows, Places, Region, check_places, cut
+from storage.mapped import GraphRows, MappedBytes, MappedRows, Places, Region, check_places, cut
 from storage.packed import leads_out, pack
 
 Make = Callable[..., Path]
@@ -208,7 +208,11 @@ def test_rows_of_several_files_fall_into_step(
         expected.append(images)
     assert MappedRows.fit(shards, row)
     indices = rng.permutation(sum(counts))
-    assert np.array_equal(MappedRows(shards, row).gather(tf.constant(indices)), np.concatenate(expected)[indices])
+    rows, images = MappedRows(shards, row), np.concatenate(expected)[indices]
+    assert np.array_equal(GraphRows(rows).gather(tf.constant(indices)), images)
+    taken = np.zeros_like(images)
+    rows.take(indices, taken)
+    assert np.array_equal(taken, images)
 
 
 def test_rows_out_of_step_do_not_fit(tmp_path: Path) -> None:
