@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import storage
 from bench.case import Case, StepSpec
 from bench.options import processors
 from bench.steady import Pace
-from bench.visit import Request
+from bench.visit import Request, Visitor
 from bench.worker import Worker, answers
+from loaders import LOADERS
 from loaders.base import LoaderSpec
+from storage.demo import draw
 
 FAST = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_batches=1)
 
@@ -54,3 +60,29 @@ def test_whoever_stops_listening_leaves_no_process_behind(started: list[Worker])
     number, answer = next(coming)
     assert (number, answer.error) == (0, "")
     coming.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_loader_imports_is_no_cases_start_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "demo", count=20)
+    storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
+    built: list[int] = []
+
+    loader = type(LOADERS["threaded"])
+    ready = loader.build
+
+    def build(*arguments: Any, **more: Any) -> Any:
+        if not built:
+            time.sleep(5)  # as imports do
+        built.append(0)
+        return ready(*arguments, **more)
+
+    monkeypatch.setattr(loader, "build", build)
+    spec = LoaderSpec(batch_size=8, image_size=(8, 8))
+    case = Case(format="lmdb", payload="encoded", loader="threaded", spec=spec, step=StepSpec(step="none"))
+    visitor = Visitor()
+    for _ in range(2):
+        answer = visitor.answer(Request(do="measure", case=case, pace=FAST, path=tmp_path / "stored", split="train"))
+        assert answer.error == ""
+        assert answer.warm is not None
+        assert answer.warm.startup_ns < 5e9
+    assert len(built) == 3  # once to import, once for each measurement
