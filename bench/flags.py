@@ -17,7 +17,9 @@ ENOUGH_SWEEPS = 5
 APART = log(1.25)
 """Two states are two when they lie at least this far apart ..."""
 CLEARER = 3.0
-"""... and the gap is at least so many times the spread within either."""
+"""... the gap is at least so many times the spread within either ..."""
+STATE_ONE_IN = 10
+"""... and each holds at least one epoch in so many (and two): fewer, 25% apart, move the rate by less than sweeps vary by."""
 UNSTEADY = 0.05
 DRIFT = 0.05
 BUSY_SHARE = 0.02
@@ -33,6 +35,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
     speeds = list(rates(records).values())
     found = [
         *_bimodal(seen),
+        *_few_apart(seen),
         *_few_sweeps(speeds, info.sweeps),
         *_unsteady_warm_up(seen),
         *_short_epochs(seen),
@@ -67,13 +70,31 @@ def epoch_rates(one: Measured, least: int = 4) -> list[float]:
 def two_states(values: Sequence[float]) -> tuple[list[float], list[float]] | None:
     """The slow and the fast ones, where values fall into two groups with a clear gap between; else None.
 
-    Each group needs two members at least: a single slow epoch is an outlier, and shows in the interval.
+    Each group needs a tenth of the values, and two at least: a single slow epoch is an outlier, and shows in the interval.
     """
+    least = _least(values)
+    return _apart(values, least, len(values) - least)
+
+
+def few_apart(values: Sequence[float]) -> tuple[list[float], list[float]] | None:
+    """As ``two_states``, where one of the groups is too small to be a state, but holds more than one value."""
+    most = _least(values) - 1
+    found = [_apart(values, 2, most), _apart(values, len(values) - most, len(values) - 2)]
+    return next((groups for groups in found if groups), None)
+
+
+def _least(values: Sequence[float]) -> int:
+    """How many of the values a state needs."""
+    return max(2, -(-len(values) // STATE_ONE_IN))
+
+
+def _apart(values: Sequence[float], fewest: int, most: int) -> tuple[list[float], list[float]] | None:
+    """Slow and fast ones, cut at the widest gap that leaves from ``fewest`` to ``most`` slow ones; None if it is not clear."""
     ordered = sorted(values)
-    if len(ordered) < 4:
-        return None
     logs = [log(value) for value in ordered]
-    cut = max(range(2, len(logs) - 1), key=lambda i: logs[i] - logs[i - 1], default=0)
+    cut = max(range(fewest, most + 1), key=lambda i: logs[i] - logs[i - 1], default=0)
+    if not cut:
+        return None
     gap = logs[cut] - logs[cut - 1]
     spread = max(_spread(logs[:cut]), _spread(logs[cut:]))
     return (ordered[:cut], ordered[cut:]) if gap >= APART and gap >= CLEARER * spread else None
@@ -91,6 +112,18 @@ def _bimodal(seen: Sequence[Measured]) -> Iterator[str]:
         else:  # Nothing tuned itself, so there is nothing to switch off.
             step = "measure again with --isolation case and nothing beside it"
         yield f"bimodal: {len(slow)} of {len(epochs)} epochs ran at {speed}: {step}, and read both rates, not the middle"
+
+
+def _few_apart(seen: Sequence[Measured]) -> Iterator[str]:
+    epochs = [value for one in seen for value in epoch_rates(one)]
+    groups = few_apart(epochs)
+    if groups:
+        few, others = sorted(groups, key=len)
+        share = median(few) / median(others)
+        yield (
+            f"few {'slow' if share < 1 else 'fast'} epochs: {len(few)} of {len(epochs)} ran at {share:.0%} of the others' "
+            "speed: they are counted in, and too few to be a second rate; measure again to see whether they come back"
+        )
 
 
 def _few_sweeps(speeds: Sequence[float], planned: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.case import Case, StepSpec
-from bench.flags import two_states, warnings
+from bench.flags import few_apart, two_states, warnings, word
 from bench.record import Measured, Run, RunRecord
 from tests.bench.synthetic import matrix, synthetic_run
 
@@ -101,6 +101,44 @@ def test_two_states_are_not_seen_in_ordinary_noise() -> None:
     slow, fast = two_states([50.0, 51.0, 100.0, 98.0, 101.0]) or ([], [])
     assert (slow, fast) == ([50.0, 51.0], [98.0, 100.0, 101.0])
     assert two_states([50.0, 100.0, 100.0, 100.0, 100.0]) is None
+
+
+def test_a_state_is_a_tenth_of_the_epochs_at_least() -> None:
+    """By hand: of 93 epochs a state needs 10, of 30 it needs 3, of 20 or fewer it needs 2."""
+    assert two_states([60.0] * 2 + [100.0] * 91) is None
+    assert two_states([60.0] * 9 + [100.0] * 84) is None
+    assert two_states([60.0] * 10 + [100.0] * 83) == ([60.0] * 10, [100.0] * 83)
+    assert two_states([60.0] * 2 + [100.0] * 28) is None
+    assert two_states([60.0] * 3 + [100.0] * 27) == ([60.0] * 3, [100.0] * 27)
+    assert two_states([60.0] * 2 + [100.0] * 18) == ([60.0] * 2, [100.0] * 18)
+    assert two_states([100.0] * 91 + [160.0] * 2) is None
+
+
+def test_two_states_are_a_quarter_apart_and_three_times_the_spread_within() -> None:
+    """By hand: a ratio of 1.24 is less than 1.25. Of 98, 100, 102 (sd 2%) and 60, 80 (sd of logs 20%), the gap is 20%."""
+    assert two_states([100.0] * 3 + [124.0] * 3) is None
+    assert two_states([100.0] * 3 + [126.0] * 3) == ([100.0] * 3, [126.0] * 3)
+    assert two_states([60.0, 80.0, 98.0, 100.0, 102.0]) is None
+
+
+def test_few_epochs_apart_are_no_second_rate(tmp_path: Path) -> None:
+    assert few_apart([60.0] * 2 + [100.0] * 91) == ([60.0] * 2, [100.0] * 91)
+    assert few_apart([100.0] * 91 + [160.0] * 2) == ([100.0] * 91, [160.0] * 2)
+    assert few_apart([60.0] + [100.0] * 92) is None, "one is an outlier"
+    assert few_apart([60.0] * 10 + [100.0] * 83) is None, "these are a state"
+    assert few_apart([60.0] * 2 + [100.0] * 18) is None, "these too"
+    run = synthetic_run(tmp_path, cases=[CASE])
+    made = []
+    for record in run.of(CASE.id):
+        # Five batches an epoch, 10 ms each; of 25 epochs two took 16 ms a batch.
+        epochs = [epoch for epoch in range(5) for _ in range(5)]
+        waits = [16_000_000 if record.sweep == 4 and epoch in (1, 2) else 10_000_000 for epoch in epochs]
+        changes = {"images": [32] * 25, "wait_ns": waits, "step_ns": [0] * 25, "epochs": epochs, "buffered_images": 0}
+        assert isinstance(record.outcome, Measured)
+        made.append(record.model_copy(update={"outcome": record.outcome.model_copy(update=changes)}))
+    found = [flag for flag in warnings(made, run.info) if "epochs" in flag]
+    assert [word(flag) for flag in found] == ["few slow epochs"]
+    assert found[0].startswith("few slow epochs: 2 of 25 ran at 62% of the others' speed: they are counted in")
 
 
 def test_nothing_measured_warns_of_nothing(run: Run) -> None:
