@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.base import DatasetInfo, Layout, layout_options
+from storage.console import counted
 from storage.dataset import open_dataset
 from storage.depth import Depth
 from storage.errors import DataError, UsageError
 from storage.key_index import KeyIndex
 from storage.media import MAX_PIXELS
+from storage.scan import scan
 from storage.shards import SKIPPED, Job, printable, stored_image
-from storage.source import SourceSplit, scan
+from storage.source import SourceSplit
 
 _NAMED = 5
 
@@ -82,7 +84,7 @@ def compare(
             )
             named = ", ".join(islice((f"{split}/{key}" for split, key in names if key not in skipped), _NAMED))
             count = missing - info.skipped_samples
-            yield 0, (f"{root}: {count} images of {origin} are neither stored nor skipped, among: {named}",)
+            yield 0, (f"{root}: neither stored nor skipped: {counted(count, 'image')} of {origin}, among them {named}",)
 
 
 def _skipped(root: Path) -> set[str]:

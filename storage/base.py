@@ -120,7 +120,7 @@ class DatasetInfo(_Stored):
     ``media_types`` counts what the stored (or, for raw, the source) files really are, by content: ``image/jpeg``.
     ``image_size`` is (height, width) and ``resize`` the filter of a raw payload; both are None for an encoded one.
     ``convert_s`` is how many seconds writing took; of an interrupted conversion, the run that ended it.
-    ``found_samples`` = ``stored_samples`` + ``skipped_samples``.
+    ``found_samples`` = ``stored_samples`` + ``skipped_samples``. ``ignored_files`` were no samples: a folder's, beside its classes.
     """
 
     schema_version: Literal[1] = 1
@@ -139,6 +139,7 @@ class DatasetInfo(_Stored):
     found_samples: int = Field(ge=0)
     stored_samples: int = Field(ge=0)
     skipped_samples: int = Field(default=0, ge=0)
+    ignored_files: int = Field(default=0, ge=0)
     stored_bytes: int = Field(ge=0)
     convert_s: float = Field(ge=0)
 

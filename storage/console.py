@@ -13,7 +13,13 @@ _WrongCall: type[BaseException] = typer.BadParameter.__bases__[0]
 """What Typer raises at an unknown, missing or invalid option; where the class lives differs between its versions."""
 
 
-_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control codes, breaks of lines and changes of the direction of writing, bytes that are no text."""
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun}" + "s"[: number != 1]
 
 
 def shown(text: str) -> str:

@@ -26,8 +26,9 @@ from storage.files import beside
 from storage.origin import default_out, origin, source_name
 from storage.plan import PlannedShard, PlannedSplit, plan_splits
 from storage.recipe import Recipe, one_of
+from storage.scan import check_source, scan
 from storage.shards import SKIPPED, DiskFullError, Done, Job, Task, disk_is_full
-from storage.source import Source, check_source, scan
+from storage.source import Source
 from storage.workspace import Workspace, locked
 
 
@@ -266,6 +267,7 @@ def _info(
         found_samples=len(source),
         stored_samples=count,
         skipped_samples=len(skipped),
+        ignored_files=source.ignored_files,
         stored_bytes=sum(done.shard.bytes for done in dones),
         convert_s=seconds,
     )

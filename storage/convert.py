@@ -58,7 +58,6 @@ def main(
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
     from storage import conversion
     from storage.origin import default_out
-    from storage.source import outside_classes
 
     started = time.perf_counter()
     options: dict[str, Any] = {
@@ -79,10 +78,11 @@ def main(
     place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started
     left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
-    if source is not None and (loose := outside_classes(source)):
-        sys.stderr.write(f"{loose:,} files beside the class folders belong to no class and were ignored\n")
+    if info.ignored_files:
+        ignored = console.counted(info.ignored_files, "file")
+        sys.stderr.write(f"ignored: {ignored} beside the class folders, which no class claims\n")
     size = f"{info.stored_bytes / 1e6:,.1f} MB"
-    typer.echo(console.shown(f"{info.stored_samples:,} images{left_out}, {size}, {seconds:.1f} s: {place}"))
+    typer.echo(console.shown(f"{console.counted(info.stored_samples, 'image')}{left_out}, {size}, {seconds:.1f} s: {place}"))
 
 
 def _check_use(context: typer.Context, payload: str, max_side: int, backend: str) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from storage.checksum import digest, file_chunks
 from storage.console import shown
 from storage.errors import DataError, UsageError
+from storage.folder import FolderImages
 from storage.listing import ListingWriter
-from storage.source import FolderImages, Source, SourceSplit, check_key
+from storage.source import Source, SourceSplit, check_key
 
-SUFFIXES = (".csv", ".parquet")
 _COLUMNS = ("path", "label", "split")
 _LONGEST_NAME_BYTES = 255
 

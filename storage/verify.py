@@ -54,10 +54,12 @@ def main(
     for fault in faults:
         sys.stderr.write(f"{console.shown(fault)}\n")
     if faults:
-        raise DataError(f"{path} has {len(faults)} fault{'s'[: len(faults) - 1]}, listed above. Convert the images again.")
+        raise DataError(f"{path} has {console.counted(len(faults), 'fault')}, listed above. Convert the images again.")
     seconds = time.perf_counter() - started
     read = "all" if share == 1 else f"{share:.3%}".rstrip("0%").rstrip(".") + "% of"
-    typer.echo(f"sound: {read} {info.stored_samples:,} images, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {path}")
+    typer.echo(
+        f"sound: {read} {console.counted(info.stored_samples, 'image')}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {path}"
+    )
 
 
 def parse_share(text: str) -> float:

@@ -360,8 +360,8 @@ def test_a_caller_who_goes_to_another_folder_takes_the_workers_along(
         assert sum(split.samples for split in info.splits.values()) == count
 
 
-@pytest.mark.parametrize(("splits", "count"), [((".",), 1), (("train", "val"), 3)])
-def test_files_beside_the_class_folders_are_counted(splits: tuple[str, ...], count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("splits", "count"), [((".",), "1 file"), (("train", "val"), "3 files")])
+def test_files_beside_the_class_folders_are_counted(splits: tuple[str, ...], count: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for split in splits:
         folder = tmp_path / "mine" / split / "cat"
@@ -370,4 +370,7 @@ def test_files_beside_the_class_folders_are_counted(splits: tuple[str, ...], cou
         (folder.parent / "loose.jpg").write_bytes(b"")
     (tmp_path / "mine" / "loose.jpg").write_bytes(b"")
     done = run("--from", "mine", "--to", "hdf5", "--out", "out", cwd=tmp_path)
-    assert f"{count} files beside the class folders" in done.stderr
+    assert f"ignored: {count} beside the class folders" in done.stderr
+    assert storage.open_dataset(tmp_path / "out", splits[0].strip(".") or "train").info.ignored_files == int(
+        count.split()[0]
+    )

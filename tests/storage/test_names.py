@@ -134,3 +134,19 @@ def test_links_that_lead_nowhere_are_refused(points_to: str, tmp_path: Path) -> 
     (tmp_path / "photos" / "cat" / "loop.jpg").symlink_to(points_to)
     with pytest.raises(DataError, match=r"loop\.jpg"):
         storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "class"])
+def test_what_the_scan_refuses_cannot_command_a_terminal(kind: str, tmp_path: Path) -> None:
+    name = "a\x1b[2J\nstorage.convert: done"
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").write_bytes(JPEG)
+    if kind == "class":
+        (tmp_path / "photos" / name).symlink_to(tmp_path)
+    elif kind == "link":
+        (tmp_path / "photos" / "cat" / name).symlink_to(tmp_path)
+    else:
+        (tmp_path / "photos" / "cat" / name).mkdir()
+    with pytest.raises(DataError, match=r"a\\x1b\[2J\\nstorage\.convert: done") as refused:
+        storage.convert(tmp_path / "photos", to="hdf5", out=tmp_path / "out", workers=1)
+    assert "\n" not in str(refused.value)

@@ -98,7 +98,7 @@ def test_against_names_what_changed_in_the_source(source: Path, tmp_path: Path) 
     (tmp_path / "photos" / "dog" / "1.png").unlink()
     text = "\n".join(verify(tmp_path / "out", against=tmp_path / "photos"))
     assert "train/cat/0.png differs" in text
-    assert "1 images of" in text
+    assert "1 image of" in text
     assert "train/dog/new.png" in text
     assert "train/dog/1.png is not in" in text
 
@@ -143,7 +143,7 @@ def test_against_knows_what_was_skipped_and_what_limit_was_set(source: Path, tmp
     assert verify(tmp_path / "out", against=images) == []
     (images / "dog" / "new.png").write_bytes((source / "cat" / "2.png").read_bytes())
     (fault,) = verify(tmp_path / "out", against=images)
-    assert fault.endswith("neither stored nor skipped, among: train/dog/new.png")
+    assert fault.endswith(f"neither stored nor skipped: 1 image of {images}, among them train/dog/new.png")
 
 
 @pytest.mark.parametrize("name", FORMATS)
