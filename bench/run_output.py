@@ -67,8 +67,9 @@ def options_of(given: dict[str, Any]) -> RunOptions:
 
 def _installed(loaders: Iterable[str]) -> None:
     """UsageError if a loader that was named needs a library that is not there: said now, before anything is converted."""
-    for name in loaders:
-        for library in getattr(LOADERS[name], "libraries", ()) if name in LOADERS else ():
+    for name in (name for name in loaders if name in LOADERS):
+        load_tensorflow()  # Quietly: loaders import it.
+        for library in getattr(LOADERS[name], "libraries", ()):
             if missing := not_installed(library):
                 raise UsageError(f"--loaders {name}: {missing}")
 
