@@ -38,9 +38,17 @@ def vega() -> Markup:
     return vega_soon().result()
 
 
-@cache
 def vega_soon() -> Future[Markup]:
-    """The same, made beside what the caller does meanwhile."""
+    """The same, made beside what the caller does meanwhile. What failed is not kept: the next caller tries anew."""
+    made = _begun()
+    if made.done() and made.exception() is not None:
+        _begun.cache_clear()
+        made = _begun()
+    return made
+
+
+@cache
+def _begun() -> Future[Markup]:
     pool = ThreadPoolExecutor(1, "vega")
     made = pool.submit(_vega)
     pool.shutdown(wait=False)
