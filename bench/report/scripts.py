@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -39,20 +38,16 @@ def vega() -> Markup:
 
 
 def vega_soon() -> Future[Markup]:
-    """The same, made beside what the caller does meanwhile. What failed is not kept: the next caller tries anew."""
-    made = _begun()
-    if made.done() and made.exception() is not None:
-        _begun.cache_clear()
-        made = _begun()
-    return made
+    """The same, made beside what the caller does meanwhile. A failure is not kept: the next caller tries anew."""
+    if not _made or (_made[-1].done() and _made[-1].exception() is not None):
+        pool = ThreadPoolExecutor(1, "vega")
+        _made[:] = [pool.submit(_vega)]
+        pool.shutdown(wait=False)
+    return _made[-1]
 
 
-@cache
-def _begun() -> Future[Markup]:
-    pool = ThreadPoolExecutor(1, "vega")
-    made = pool.submit(_vega)
-    pool.shutdown(wait=False)
-    return made
+_made: list[Future[Markup]] = []
+"""By this process, once."""
 
 
 def _vega() -> Markup:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from markupsafe import Markup
 
@@ -11,10 +9,8 @@ from bench.report import scripts
 
 
 @pytest.fixture(autouse=True)
-def afresh() -> Iterator[None]:
-    scripts._begun.cache_clear()
-    yield
-    scripts._begun.cache_clear()
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "_made", [])
 
 
 def test_the_library_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
