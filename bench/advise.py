@@ -97,10 +97,13 @@ def to_store(found: Advice, images: Path) -> str:
 
 
 def plan(question: Question) -> list[Case]:
-    """Today's case and as many contenders as the budget holds, each under the step and loading alone."""
+    """Today's case and as many contenders as the budget holds, each under the step, and loading alone where that does its work.
+
+    Loading alone leaves out what placement ``model`` gives to the model: it says nothing about such a case.
+    """
     from loaders import LOADERS
 
-    held = max(2, int(question.budget_s / (LEAST_SWEEPS * VISIT_S * 2)))
+    held = question.budget_s / (LEAST_SWEEPS * VISIT_S)
     step = _step(question)
     today = today_case(question, step)
     contenders = [
@@ -109,8 +112,15 @@ def plan(question: Question) -> list[Case]:
         for format_, payload, loader in CONTENDERS
         if loader in LOADERS
     ]
-    chosen = list(dict.fromkeys([today, *contenders]))[:held]
-    return list(dict.fromkeys([*chosen, *(case.alone for case in chosen)]))
+    chosen: list[Case] = []
+    alone: list[Case] = []
+    for case in dict.fromkeys([today, *(case for case in contenders if not case.leaves_work)]):
+        also = [case.alone] if case.alone != case and not case.alone.leaves_work else []
+        if len(chosen) >= 2 and len(chosen) + len(alone) + 1 + len(also) > held:
+            break
+        chosen.append(case)
+        alone += also
+    return [*chosen, *alone]
 
 
 def today_case(question: Question, step: StepSpec) -> Case:

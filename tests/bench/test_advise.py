@@ -34,15 +34,24 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_plan_has_today_and_each_case_under_both_steps(images: Path) -> None:
-    planned = plan(Question(images=images))
+def test_a_plan_has_today_and_each_case_under_both_steps_where_loading_alone_does_its_work(images: Path) -> None:
+    planned = plan(Question(images=images, budget_s=10_000))
     assert planned[0].id == "directory-encoded-image_data_generator-pipeline"
     assert len({case.id for case in planned}) == len(planned)
-    real, alone = (
-        {case.id.replace("-step=none", "") for case in planned if (case.step.step == "none") is none}
-        for none in (False, True)
+    real = {case for case in planned if case.step.step != "none"}
+    assert {case.spec.placement for case in real} == {"pipeline", "model"}
+    # Without a step nobody does what placement "model" leaves to the model: such a measurement answers nothing.
+    assert set(planned) - real == {case.alone for case in real if case.spec.placement == "pipeline"}
+
+
+def test_placement_model_takes_no_budget_for_loading_alone(images: Path) -> None:
+    assert not [case for case in plan(Question(images=images, step="none", budget_s=10_000)) if case.leaves_work]
+    pipeline, model = (
+        plan(Question(images=images, budget_s=5 * LEAST_SWEEPS * 5, today=f"hdf5-raw-tfdata-{placement}"))
+        for placement in ("pipeline", "model")
     )
-    assert real == alone
+    # Room for five cases: two and their like alone; or today's, and two with theirs.
+    assert (len(pipeline), len(model)) == (4, 5)
 
 
 def test_a_short_budget_plans_less_and_never_only_today(images: Path) -> None:
@@ -97,7 +106,8 @@ def test_the_model_says_its_size_and_scaling_and_leaves_its_path_out(images: Pat
     assert {case.spec.image_size for case in planned} == {(96, 128)}
     assert {case.spec.scaling for case in planned} == {"none"}
     assert {case.step.model for case in planned if case.step.trains} == {"m.keras"}
-    assert {case.alone for case in planned if case.step.trains} == {case for case in planned if not case.step.trains}
+    alone = {case.alone for case in planned if case.step.trains and case.spec.placement == "pipeline"}
+    assert alone == {case for case in planned if not case.step.trains}
     (tmp_path / "no.keras").write_text("no")
     with pytest.raises(DataError, match=r"no\.keras"):
         plan(Question(images=images, model=tmp_path / "no.keras"))
