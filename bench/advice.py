@@ -7,12 +7,12 @@ the real step; among those that the run cannot tell from it, the one that needs 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from bench.breakeven import todays
+from bench.breakeven import at_hand, todays
 from bench.case import Case
 from bench.choices import decisive_step
 from bench.compare import Comparison, against, compare, leader
@@ -40,7 +40,8 @@ class Source:
     """The user's images: ``path`` as the pasted command shall name it, and how many there are.
 
     A run may have measured a part of them. Sizes and conversion times then grow with ``images`` (all splits), an epoch with
-    ``fed_images`` (of ``split``); None stands for what the run had.
+    ``fed_images`` (of ``split``); None stands for what the run had. ``standing`` are the FORMAT-PAYLOAD that are stored
+    already where the pasted command would write them.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Source:
     split: str = "train"
     images: int | None = None
     fed_images: int | None = None
+    standing: frozenset[str] = frozenset()
 
     def whole(self, facts: DatasetFacts) -> DatasetFacts:
         """A stored dataset as it will be when all images are in it."""
@@ -102,18 +104,19 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
     group = list(dict.fromkeys([*contenders(measured, step), now]))
     room = float("inf") if limits.disk_bytes is None else limits.disk_bytes
     fitting = [case for case in group if case == now or stored[_store(case)].stored_bytes <= room]
-    best, tied = _choose(stored, measured, fitting, now)
+    free = {name for name in stored if name in source.standing or at_hand(name, now)}
+    best, tied = _choose(stored, measured, fitting, now, free)
     compared = compare(measured[best], measured[now], case_a=best.id, case_b=now.id, compared=max(len(fitting) - 1, 1))
     facts = stored[_store(best)]
     a_epoch = _epoch_s(run, facts, measured, now) - _epoch_s(run, facts, measured, best)
-    write_s = 0.0 if best == now else facts.convert_s
+    write_s = 0.0 if _store(best) in free else facts.convert_s
     saved = limits.epochs * a_epoch - write_s
     change = best != now and compared.verdict == "faster" and saved > 0
     lines = [
         _bound(run, now, compared, step),
         *_verdict(run, best, now, compared, tied, change),
         *_left_out(group, fitting, limits),
-        *_saving(change, a_epoch, write_s, saved, limits),
+        *_saving(change, a_epoch, write_s, saved, limits, stands=_store(best) in source.standing),
         *_room(run, now, best),
         *_memory(run, facts),
         *(f"Careful, {_with_time(flag)}." for flag in warnings(run.of(best.id), run.info)[:2]),
@@ -133,8 +136,12 @@ def _choose(
     measured: Mapping[Case, Mapping[int, float]],
     group: Sequence[Case],
     now: Case,
+    free: Collection[str],
 ) -> tuple[Case, list[Case]]:
-    """The case to take and those that tie with the fastest. Today's, where it ties: changing nothing costs nothing."""
+    """The case to take and those that tie with the fastest. Today's, where it ties: changing nothing costs nothing.
+
+    ``free`` are the FORMAT-PAYLOAD that need no conversion.
+    """
     named = {case.id: case for case in group}
     by_case = {case.id: measured[case] for case in group}
     fastest = leader(by_case)
@@ -143,9 +150,9 @@ def _choose(
     # Only what is nearly as fast may stand in for the fastest: a tie of a noisy case can hide a large difference.
     near = [case for case in tied if median(by_case[case.id].values()) >= 0.97 * median(by_case[fastest].values())]
 
-    def cost(case: Case) -> tuple[bool, int, float]:
+    def cost(case: Case) -> tuple[bool, bool, int, float]:
         alone = measured.get(case.alone, {0: 0.0})
-        return case != now, stored[_store(case)].stored_bytes, -median(alone.values())
+        return case != now, _store(case) not in free, stored[_store(case)].stored_bytes, -median(alone.values())
 
     return min(near, key=cost), tied
 
@@ -194,14 +201,16 @@ def _left_out(group: Sequence[Case], fitting: Sequence[Case], limits: Limits) ->
     return [f"Left out, being larger than --disk ({limits.disk_bytes / 1e9:,.3g} GB): {', '.join(stored)}."]
 
 
-def _saving(change: bool, a_epoch: float, write_s: float, saved: float, limits: Limits) -> list[str]:
+def _saving(change: bool, a_epoch: float, write_s: float, saved: float, limits: Limits, *, stands: bool) -> list[str]:
     if not change:
         return []
-    pays = write_s / a_epoch
-    return [
-        f"It saves {_duration(a_epoch)} an epoch and {_duration(saved)} in {limits.epochs} epochs; writing it takes "
-        f"{_duration(write_s)} once, earned back after {pays:.2g} epochs."
-    ]
+    if stands:
+        cost = "it is stored already, so nothing is to be earned back"
+    elif not write_s:
+        cost = "the images stay as they are stored today, so nothing is converted: the command below only copies them"
+    else:
+        cost = f"writing it takes {_duration(write_s)} once, earned back after {write_s / a_epoch:.2g} epochs"
+    return [f"It saves {_duration(a_epoch)} an epoch and {_duration(saved)} in {limits.epochs} epochs; {cost}."]
 
 
 def _room(run: Run, now: Case, best: Case) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -71,9 +71,11 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
         results=question.results, data=question.data, tiny=question.tiny,
         image_size=_image_size(question), files=(question.model.resolve(),) if question.model else (),
     )  # fmt: skip
+    planned = plan(question)
     with Bar(Console(stderr=True)) as bar:
-        folder = run(options, bar, command(), planned=plan(question))
-    now = today_case(question, _step(question)).id
+        folder = run(options, bar, command(), planned=planned)
+    now = planned[0].id
+    source = replace(source, standing=standing(source, planned))
     found = advise(load_run(folder), source, today=now, limits=Limits(question.disk_bytes, question.epochs))
     for line in found.lines:
         say(line)
@@ -85,15 +87,26 @@ def ask(question: Question, say: Callable[[str], None]) -> Advice:
 
 def to_store(found: Advice, images: Path) -> str:
     """The command that stores the images as ``found`` wants them, which runs as it is; or that they are stored already."""
-    from bench.datasets import fits
-    from storage.dataset import read_info
-
     place = Path(found.place)
-    # Raw images have one size, encoded ones any.
-    if fits(place, images) and read_info(place).image_size in (None, found.best.spec.image_size):
+    if _stands(place, images, found.best):
         return f"{place} is stored already."
     # What is older than the images, or of another size, is written anew.
     return f"{found.convert} --overwrite" if place.exists() else found.convert
+
+
+def standing(source: Source, cases: Iterable[Case]) -> frozenset[str]:
+    """The FORMAT-PAYLOAD of these cases that are stored already where the code to paste would load them from."""
+    root = Path(source.out) / (source.name or "")
+    named = {f"{case.format}-{case.payload}": case for case in cases}
+    return frozenset(name for name, case in named.items() if _stands(root / name, Path(source.path), case))
+
+
+def _stands(place: Path, images: Path, case: Case) -> bool:
+    """Whether the images, as they are now, are stored there for this case: raw ones have one size, encoded ones any."""
+    from bench.datasets import fits
+    from storage.dataset import read_info
+
+    return fits(place, images) and read_info(place).image_size in (None, case.spec.image_size)
 
 
 def plan(question: Question) -> list[Case]:

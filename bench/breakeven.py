@@ -79,8 +79,7 @@ def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[in
     compared = compare(cases[case], cases[now], case_a=case.id, case_b=now.id, compared=stated)
     epoch_s = facts.samples / median(cases[case].values()) + _turnaround(run, case)
     today_s = facts.samples / median(cases[now].values()) + _turnaround(run, now)
-    # The files are there already, and so is what today's case reads.
-    free = stored in ("directory-encoded", f"{now.format}-{now.payload}")
+    free = at_hand(stored, now)
     write_s = 0.0 if free else facts.convert_s
     steady_today = facts.samples / median(cases[now].values())
     # A change of turnaround is part of the epoch, whatever the ratio of the rates.
@@ -95,6 +94,11 @@ def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[in
     else:
         epochs_all = (epochs(compared.ratio), epochs(compared.high), epochs(compared.low))
     return BreakEven(stored, case.id, now.id, compared, write_s, epoch_s, today_s, *epochs_all)
+
+
+def at_hand(stored: str, now: Case) -> bool:
+    """Whether FORMAT-PAYLOAD takes no conversion: the images are files already, and what today's case reads is there too."""
+    return stored in ("directory-encoded", f"{now.format}-{now.payload}")
 
 
 def _turnaround(run: Run, case: Case) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.advice import Limits, Source, advise
+from bench.breakeven import break_even
 from bench.case import Case, StepSpec
 from bench.record import Run
 from storage.errors import DataError, UsageError
@@ -68,6 +69,31 @@ def test_what_does_not_earn_its_conversion_back_is_not_advised(fast: Run) -> Non
     assert not cheap.change
     assert cheap.lines[1] == "Change nothing: what is faster does not earn its conversion back in these epochs."
     assert (cheap.convert, cheap.code) == ("", "")
+
+
+def test_a_conversion_that_stands_costs_nothing_more(fast: Run) -> None:
+    limits = Limits(epochs=0)
+    assert advise(fast, Source("photos"), limits=limits).saved_s < 0
+    assert advise(fast, Source("photos", standing=frozenset({"hdf5-raw", "directory-raw"})), limits=limits).saved_s == 0
+    written = advise(fast, Source("photos"))
+    stored = f"{written.best.format}-{written.best.payload}"
+    stands = advise(fast, Source("photos", standing=frozenset({stored})))
+    assert stands.best.format == written.best.format
+    assert stands.saved_s - written.saved_s == pytest.approx(fast.info.datasets[stored].convert_s)
+    assert any(line.endswith("; it is stored already, so nothing is to be earned back.") for line in stands.lines)
+
+
+def test_what_needs_no_conversion_costs_none_as_in_the_report(tmp_path: Path) -> None:
+    # Today's images are files, and a better loader reads the same: the table of break-even says 0 epochs too.
+    cases = matrix(("directory",), ("encoded",), steps=("emulated:8000", "none"), cold=False)
+    run = synthetic_run(tmp_path, cases=cases, sweeps=10)
+    found = advise(run, Source("photos"))
+    assert found.change
+    assert (found.best.format, found.best.payload) == ("directory", "encoded")
+    report = next(row for row in break_even(run, "emulated:8000") if row.stored == "directory-encoded")
+    assert report.epochs == 0
+    assert found.saved_s == pytest.approx(30 * report.saved_s)
+    assert any("nothing is converted" in line for line in found.lines)
 
 
 def test_change_nothing_when_today_is_among_the_best(fast: Run) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import loaders
 from bench.advice import Limits, Source, advise
-from bench.advise import Question, ask, look, parse_bytes, plan, to_store, today_case
+from bench.advise import Question, ask, look, parse_bytes, plan, standing, to_store, today_case
 from bench.case import StepSpec
 from bench.racing import LEAST_SWEEPS
 from loaders import LOADERS
@@ -134,7 +134,10 @@ def test_the_command_and_the_code_run_as_printed(
     assert to_store(found, images) == found.convert
     subprocess.run([sys.executable, *shlex.split(found.convert)[1:]], check=True, capture_output=True)
     assert to_store(found, images) == f"{found.place} is stored already."
+    source = Source(str(images), name="photos")
+    assert standing(source, run.info.cases) == {f"{found.best.format}-{found.best.payload}"}
     os.utime(Path(found.place) / "dataset.json", (0, 0))
+    assert not standing(source, run.info.cases)
     assert to_store(found, images) == f"{found.convert} --overwrite"
     check = f"{found.code}\nimages, labels = next(iter(train))\nassert images.shape == (32, 160, 160, 3), images.shape"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
