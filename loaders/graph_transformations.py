@@ -34,16 +34,6 @@ def map_(dataset: Dataset, function: Function, *, calls: int | None = None, dete
     return _dataset(variant, spec, traced)
 
 
-def scan(dataset: Dataset, initial: Any, function: Function) -> Dataset:
-    """``dataset.scan``, for a state that is one tensor: ``function`` takes it and an element, and gives it and an element."""
-    state = tf.TensorSpec(initial.shape, initial.dtype)
-    traced = _traced(function, (state, *_arguments(dataset.element_spec)))
-    _, spec = _specs(traced)
-    common = _common(dataset, traced, spec)
-    variant = tf.raw_ops.ScanDataset(**common, initial_state=[initial], preserve_cardinality=True)
-    return _dataset(variant, spec, traced)
-
-
 def flat_map(dataset: Dataset, function: Function) -> Dataset:
     """``dataset.flat_map``."""
     found: list[Any] = []

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from loaders import graph
 from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
-from loaders.graph_transformations import flat_map, map_, scan
+from loaders.graph_transformations import flat_map, map_
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
@@ -64,14 +64,18 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
         how: dict[str, Any] = {"calls": calls, "deterministic": spec.deterministic}
+        # A pass takes its number when its first batch is asked for.
+        one = map_(tf.data.Dataset.from_tensors(0), lambda _: self._counter.take())
         if self._stored.info.format == "tfrecord":
-            one = map_(tf.data.Dataset.from_tensors(0), lambda _: self._counter.take())
             batches = map_(flat_map(one, pipeline.records), pipeline.parse, **how)
         else:
             # Batches that lose samples are cut anew, so that only the very last may be short.
             count = -(-len(self._stored) // spec.batch_size) if spec.on_error == "skip" else self._length
             numbers = tf.data.Dataset.range(count)
-            numbered = scan(numbers, tf.constant(-1, tf.int64), self._counter.number)
+            # Zipped, which runs no operation: a function that hands the number on would run a dozen for each batch, one by one.
+            numbered = flat_map(
+                one, lambda epoch: tf.data.Dataset.zip((tf.data.Dataset.from_tensors(epoch).repeat(), numbers))
+            )
             batches = map_(numbered, pipeline.batch, **how)
         if self._until == Stage.HAND_OVER:
             if spec.on_error == "skip":
@@ -102,7 +106,6 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             raise UsageError(CLOSED)
         try:
             with self._beginning:
-                # A pass takes its number when its first batch is asked for.
                 coming = self._counter.value()
                 self._counter.set(n)
                 batches = iter(self._wrapped)
@@ -162,20 +165,13 @@ class Counter:
         """The number of the next pass."""
         return int(tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64))
 
-    def take(self, unless: Any = False) -> Any:
-        """In a graph: the number of this pass; the next is one more, ``unless`` this one has its number already."""
+    def take(self) -> Any:
+        """In a graph: the number of this pass; the next is one more."""
         number = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64)
         with tf.control_dependencies([number]):
-            more = tf.cast(tf.logical_not(unless), tf.int64)
-            raised = tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=more)
+            raised = tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=tf.constant(1, tf.int64))
         with tf.control_dependencies([raised]):
             return tf.identity(number)
-
-    def number(self, epoch: Any, batch: Any) -> Any:
-        """For ``Dataset.scan``: a pass takes its number with its first batch and keeps it for all others."""
-        begun = epoch >= 0
-        epoch = tf.where(begun, epoch, self.take(unless=begun))
-        return epoch, (epoch, batch)
 
 
 def unreadable(dataset: StoredDataset, number: int) -> DataError:
