@@ -90,9 +90,14 @@ class Advice:
 def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits | None = None) -> Advice:
     """Advice from a run that measured today's case and its contenders under a real step, and loading alone.
 
-    Raises DataError where the run cannot answer: today's case was not measured.
+    Raises DataError where the run cannot answer: today's case was not measured, or failed.
     """
     limits = limits or Limits()
+    reasons = [record.outcome.reason for record in run.of(today or "") if not isinstance(record.outcome, Measured)]
+    if reasons and len(reasons) == len(run.of(today or "")):
+        raise DataError(
+            f"today's case ({today}) could not be measured: {reasons[-1]}. Mend that, or name another with --today."
+        )
     measured = speeds(run)
     step = decisive_step(run)
     now = todays(run, step, today) if step else None

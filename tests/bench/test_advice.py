@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from bench.advice import Limits, Source, advise
 from bench.breakeven import break_even
 from bench.case import Case, StepSpec
-from bench.record import Run
+from bench.record import Failed, Run
 from storage.errors import DataError, UsageError
 from tests.bench.synthetic import matrix, synthetic_run
 
@@ -121,3 +122,14 @@ def test_a_run_that_cannot_answer_says_why(tmp_path: Path) -> None:
         advise(run, Source("photos"))
     with pytest.raises(UsageError, match="--today x"):
         advise(run, Source("photos"), today="x")
+
+
+def test_a_failure_of_todays_case_is_told_with_its_reason(tmp_path: Path) -> None:
+    today = Case(format="directory", payload="encoded", loader="image_data_generator")
+    run = synthetic_run(tmp_path, cases=[today, Case(format="hdf5", payload="raw", loader="tfdata")])
+    failed = [
+        record.model_copy(update={"outcome": Failed(reason="no such module")}) if record.case == today else record
+        for record in run.records
+    ]
+    with pytest.raises(DataError, match=r"could not be measured: no such module\. Mend that"):
+        advise(replace(run, records=failed), Source("photos"), today=today.id)
