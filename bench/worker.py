@@ -41,8 +41,9 @@ class Worker:
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        # Safe path: a user's code.py or json.py in the folder that he happens to be in is not for a worker to import.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.visit", ",".join(map(str, processors)), str(os.getpid())],
+            [sys.executable, "-P", "-m", "bench.visit", ",".join(map(str, processors)), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

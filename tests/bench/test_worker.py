@@ -86,3 +86,11 @@ def test_what_a_loader_imports_is_no_cases_start_up(tmp_path: Path, monkeypatch:
         assert answer.warm is not None
         assert answer.warm.startup_ns < 5e9
     assert len(built) == 3  # once to import, once for each measurement
+
+
+def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("code", "json", "loaders"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.chdir(tmp_path)
+    with Worker(processors(), timeout_s=30) as worker:
+        assert worker.ask(request("null")).error == ""
