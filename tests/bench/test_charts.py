@@ -23,6 +23,7 @@ from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.charts.size_throughput import front, named
 from bench.report.charts.stages import STAGES
+from bench.report.charts.throughput import cut
 from bench.report.derived import tables
 from bench.report.palette import COLOURS, FORMATS, LIMIT, LOADERS, colours, shapes
 from bench.report.panels import number_axis, rate_scale
@@ -282,6 +283,34 @@ def test_a_very_large_picture_is_not_doubled() -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg" width="2000" height="4000" viewBox="0 0 2000 4000"></svg>'
     with Image.open(io.BytesIO(as_png(svg))) as image:
         assert image.size == (2000, 4000)
+
+
+def test_an_interval_that_goes_on_beyond_the_frame_says_so(shown: Tables) -> None:
+    results = shown.results.copy()
+    warm = results[(results["phase"] == "warm") & results["images_per_s"].notna() & (results["step"] == "none")]
+    far = warm["images_per_s"].idxmax()
+    results.loc[far, "images_per_s_high"] = 1e9
+    found = spec("throughput", replace(shown, results=results))
+    cut_off = [
+        (row["case"], row["end"])
+        for rows in found["datasets"].values()
+        for row in rows
+        if row.get("images_per_s_high") == 1e9 and "end" in row
+    ]
+    assert [case for case, _ in cut_off] == [warm.sort_values("images_per_s")["case"].iloc[-1]]
+    assert warm["images_per_s"].max() < cut_off[0][1] < 1e9
+    assert "triangle" in CHARTS["throughput"].about.lower()
+
+
+def test_only_the_ends_beyond_the_frame_are_cut() -> None:
+    part = pd.DataFrame(
+        {"case": list("abc"), "images_per_s_low": [5.0, 10.0, 20.0], "images_per_s_high": [30.0, 41.0, float("inf")]}
+    )
+    ends = cut(part, 10, 40)
+    assert {shape: list(zip(some["case"], some["end"], strict=True)) for shape, some in ends.items()} == {
+        "triangle-left": [("a", 10)],
+        "triangle-right": [("b", 40), ("c", 40)],
+    }
 
 
 def test_ticks_of_a_logarithmic_axis_are_round() -> None:

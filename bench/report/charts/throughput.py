@@ -19,6 +19,8 @@ TOOLTIP = [
     alt.Tooltip("sweeps:Q"),
     alt.Tooltip("warnings:N"),
 ]
+TOLD = ["case", "images_per_s", "images_per_s_low", "images_per_s_high", "sweeps", "warnings"]
+"""The columns that TOOLTIP shows."""
 
 
 def draw(tables: Tables) -> Any:
@@ -40,6 +42,7 @@ def _panel(words: str, part: DataFrame, tables: Tables) -> Any:
         )
     )
     limits = part[part["format"] == "memory"]
+    ends = cut(part, *scale.to_dict()["domain"])
     layers = [
         alt.Chart(values(limits, ["label", "images_per_s"])).mark_rule(color=LIMIT, strokeDash=[4, 3]).encode(x=x),
         cases.mark_rule(strokeWidth=5, strokeOpacity=0.35).encode(
@@ -52,8 +55,26 @@ def _panel(words: str, part: DataFrame, tables: Tables) -> Any:
         .mark_point(size=22, strokeWidth=1.1, opacity=1)
         .encode(x=x, y=y, color=colour, tooltip=["sweep:Q", alt.Tooltip("images_per_s:Q", title="images/s", format=",.3r")]),
         cases.mark_tick(height=13, thickness=2.5, opacity=1).encode(x=x, y=y, color=colour, tooltip=TOOLTIP),
+        *(
+            alt.Chart(values(some, [*TOLD, "label", "format", "end"]))
+            .mark_point(shape=shape, filled=True, size=60, opacity=1)
+            .encode(x=alt.X("end:Q", scale=scale), y=y, color=colour, tooltip=TOOLTIP)
+            for shape, some in ends.items()
+            if len(some)
+        ),
     ]
     return alt.layer(*layers, width=WIDTH, height=height(part), title=words)
+
+
+def cut(part: DataFrame, low: float, high: float) -> dict[str, DataFrame]:
+    """The cases whose interval goes on beyond ``low`` or ``high``, images/s at the frame, by the triangle that points there.
+
+    ``end`` is where the triangle stands.
+    """
+    return {
+        "triangle-left": part[part["images_per_s_low"].astype(float) < low].assign(end=low),
+        "triangle-right": part[part["images_per_s_high"].astype(float) > high].assign(end=high),
+    }
 
 
 def _of(table: DataFrame, part: DataFrame) -> DataFrame:
@@ -69,5 +90,6 @@ CHART = Chart(
     "Throughput",
     draw,
     "Each case's rate in steady state: the line is the median over sweeps, the bar its 95% interval, and every circle one sweep. "
+    "A triangle at the frame: the interval goes on beyond it. "
     "Cases with two states show each epoch as a thin line. Dashed: limits, where only the unavoidable work was done.",
 )
