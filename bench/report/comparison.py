@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import isfinite
+from math import ceil, isfinite, log, log10
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,42 @@ def _drawn(found: Sequence[Change]) -> Drawn:
     return Drawn("ratios", "", about, spec | {"description": about})
 
 
+def ticks(reach: float) -> list[float]:
+    """Round ratios from ``1 / reach`` to ``reach``, from 1 outwards, so far apart that about four fit on either side."""
+    powers = range(ceil(log10(reach)) + 1)
+    up = [
+        1.01,
+        1.02,
+        1.03,
+        1.04,
+        1.05,
+        1.1,
+        1.2,
+        1.3,
+        1.5,
+        *(digit * 10.0**power for power in powers for digit in (2, 5, 10)),
+    ]
+    down = [
+        0.99,
+        0.98,
+        0.97,
+        0.96,
+        0.95,
+        0.9,
+        0.8,
+        0.7,
+        *(digit / 10 ** (power + 1) for power in powers for digit in (5, 2, 1)),
+    ]
+    found = [1.0]
+    for side in (up, down):
+        last = 1.0
+        for ratio in side:
+            if abs(log(ratio / last)) >= log(reach) / 5 and 1 / reach <= ratio <= reach:
+                last = ratio
+                found.append(ratio)
+    return sorted(found)
+
+
 def _chart(found: Sequence[Change]) -> Any:
     import pandas as pd
 
@@ -87,8 +123,9 @@ def _chart(found: Sequence[Change]) -> Any:
         columns=columns,
     )
     ends = [end for c in found for end in (c.decisive.low, c.decisive.high, c.decisive.ratio) if end > 0 and isfinite(end)]
-    scale = alt.Scale(domain=[min([0.95, *ends]), max([1.05, *ends])], nice=True, zero=False, clamp=True)
-    x = alt.X("ratio:Q", title="B ÷ A, images/s", scale=scale)
+    reach = max([1.05, *ends, *(1 / end for end in ends)])
+    scale = alt.Scale(type="log", domain=[1 / reach, reach], nice=False, clamp=True)
+    x = alt.X("ratio:Q", title="B ÷ A, images/s", scale=scale, axis=alt.Axis(values=ticks(reach), format=",.6~r"))
     y = rows(table["label"])
     colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())))
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())))

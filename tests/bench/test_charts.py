@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.case import Case, StepSpec
+from bench.compare import Comparison
+from bench.gate import Change
 from bench.record import Run
 from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.charts.size_throughput import front, named
 from bench.report.charts.stages import STAGES
 from bench.report.charts.throughput import cut
+from bench.report.comparison import _chart, ticks
 from bench.report.derived import tables
 from bench.report.palette import COLOURS, FORMATS, LIMIT, LOADERS, colours, shapes
 from bench.report.panels import number_axis, rate_scale
@@ -369,3 +372,25 @@ def test_a_name_keeps_its_colour_whatever_else_is_shown() -> None:
     assert dict(zip(among["domain"], among["range"], strict=True))["tfdata"] == alone["range"][0]
     assert among["domain"] == ["image_data_generator", "tfdata", "another", "limit:decode"]
     assert among["range"][-1] == LIMIT
+
+
+def test_twice_as_fast_lies_as_far_from_one_as_half_as_fast() -> None:
+    found = [
+        Change("a", 100, 200, Comparison("a", "a", 2.0, 1.9, 2.1, "faster"), None),
+        Change("b", 100, 90, Comparison("b", "b", 0.9, 0.0, float("inf"), "tie"), None),
+    ]
+    picture = _chart(found).to_dict()
+    scales = [each["x"]["scale"] for each in encodings(picture) if "x" in each]
+    assert {scale["type"] for scale in scales} == {"log"}
+    assert scales[0]["domain"] == pytest.approx([1 / 2.1, 2.1])
+    assert as_svg(picture)
+
+
+@pytest.mark.parametrize("reach", [1.05, 1.13, 1.5, 2.1, 9, 150, 1e5])
+def test_ticks_of_ratios_lie_on_both_sides_of_one_and_apart(reach: float) -> None:
+    found = ticks(reach)
+    assert 1.0 in found
+    assert 5 <= len(found) <= 11
+    assert found[0] >= 1 / reach
+    assert found[-1] <= reach
+    assert all(later / earlier >= reach**0.2 * 0.999 for earlier, later in pairwise(found))
