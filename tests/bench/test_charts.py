@@ -394,3 +394,13 @@ def test_ticks_of_ratios_lie_on_both_sides_of_one_and_apart(reach: float) -> Non
     assert found[0] >= 1 / reach
     assert found[-1] <= reach
     assert all(later / earlier >= reach**0.2 * 0.999 for earlier, later in pairwise(found))
+
+
+def test_a_limit_strikes_no_name_through(shown: Tables) -> None:
+    results = shown.results.copy()
+    alone = (results["step"] == "none") & (results["phase"] == "warm")
+    stored = results[alone & results["stored_bytes"].notna()]
+    results.loc[alone & (results["format"] == "memory"), "images_per_s"] = stored["images_per_s"].max() * 1.05
+    found = json.dumps(spec("size_throughput", replace(shown, results=results)))
+    assert '"dy": 10' in found
+    assert '"dy": -8' in found

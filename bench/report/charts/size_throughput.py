@@ -18,6 +18,8 @@ FAR = 0.7
 """Of the way to the right: from there on a name stands left of its point, or a narrow page would cut it off."""
 NEAR = 0.06
 """Of the plot's width and height: two names so close to each other could not be read."""
+ABOVE = 0.07
+"""Of the plot's height: a limit's line so little above a point would strike its name through, which then stands below."""
 
 
 def draw(tables: Tables) -> Any:
@@ -73,13 +75,16 @@ def _panel(words: str, part: DataFrame, limits: DataFrame) -> Any:
         interpolate="step-after", strokeWidth=1.5, color=LIMIT
     )
     turns = named(best, across, scale)
-    left, right = turns[turns["across"] <= FAR], turns[turns["across"] > FAR]
+    lines = _place(limits["images_per_s"], scale)
+    below = turns["up"].map(lambda up: any(0 < line - up < ABOVE for line in lines)).astype(bool)
+    far = turns["across"] > FAR
     names = [
         alt.Chart(values(some, ["stored_mb", "images_per_s", "stored"]))
-        .mark_text(align="left" if some is left else "right", dx=8 if some is left else -8, dy=-8, fontSize=11, color=LIMIT)
+        .mark_text(align="left" if dx > 0 else "right", dx=dx, dy=dy, fontSize=11, color=LIMIT)
         .encode(x=x, y=y, text="stored:N")
-        for some in (left, right)
-        if len(some)
+        for dx, side in ((8, ~far), (-8, far))
+        for dy, height in ((-8, ~below), (10, below))
+        if len(some := turns[side & height])
     ]
     bounds = alt.Chart(values(limits, ["label", "images_per_s"]))
     layers = [
