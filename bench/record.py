@@ -81,6 +81,8 @@ class Measured(_Recorded):
     transfer_ns: list[int] = Field(default_factory=list)
     cpu_ns: int | None = None
     anon_memory_bytes: int | None = None
+    anon_before_bytes: int | None = None
+    """Anonymous memory of the process tree just before the feed was opened; None in records that do not have it."""
     minor_faults: int | None = None
     major_faults: int | None = None
     asked_read_bytes: int | None = None

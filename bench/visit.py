@@ -18,12 +18,12 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench import tuned
+from bench import meter, tuned
 from bench.accelerator import accelerator
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
@@ -65,6 +65,8 @@ class Answer(BaseModel):
     cold: Measured | None = None
     stages_ns: dict[str, float] = {}
     """Nanoseconds an image, by stage; for ``fit``: of ``fit`` and of the ``loop``."""
+    opened_s: float | None = None
+    """``time.monotonic()`` just before the feed was opened: from there on memory is the case's."""
 
 
 class Visitor:
@@ -72,7 +74,7 @@ class Visitor:
 
     def __init__(self) -> None:
         self._steps: dict[str, Any] = {}
-        self._known: set[str] = set()
+        self._known: set[Any] = set()
         self._settled = (0, 0)
 
     def answer(self, request: Request) -> Answer:
@@ -87,8 +89,9 @@ class Visitor:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """Collect what the request left. Libraries and compiled steps stay for good, and need not be looked through again."""
+        """Collect what the request left, and give it back. Libraries and compiled steps stay: not looked through again."""
         gc.collect()
+        _trim()
         now = (len(sys.modules), len(self._steps))
         if now != self._settled:
             gc.freeze()
@@ -113,6 +116,8 @@ class Visitor:
         self._get_to_know(request)
         cold = case.cache == "cold" and request.path is not None
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
+        self._clean_up()
+        before, opened_s = meter.anonymous_bytes(os.getpid()), monotonic()
         feed, opening = _open(request)
         how: dict[str, Any] = {"group": case.step.group, "opening": opening}
         if case.step.trains:
@@ -127,11 +132,12 @@ class Visitor:
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
         finally:
             feed.close()
-        common: dict[str, Any] = {"jit_compile": bool(step.jit_compile)}
+        common: dict[str, Any] = {"jit_compile": bool(step.jit_compile), "anon_before_bytes": before}
         common |= {name: getattr(step, name, None) for name in ("precision", "fine_tune_at")}
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
-        return Answer(warm=warm.model_copy(update={**common, "resident_before": later.share}), cold=first)
+        warm = warm.model_copy(update={**common, "resident_before": later.share})
+        return Answer(warm=warm, cold=first, opened_s=opened_s)
 
     def stages(self, request: Request) -> Answer:
         """Nanoseconds an image of the pipeline up to each stage at which it can be cut, loading alone."""
@@ -168,11 +174,14 @@ class Visitor:
         return Answer(stages_ns={"fit": median(fit) / count, "loop": median(loop) / count})
 
     def _get_to_know(self, request: Request) -> None:
-        """Import what a loader needs, by building it once: seconds that are no case's start-up, least of all the first's."""
-        if request.case.loader not in self._known:
+        """Import what a loader needs and compile the step, by building the feed once: neither seconds nor memory of a case."""
+        case = request.case
+        key = (case.loader, case.step, case.spec, request.classes) if case.step.trains else case.loader
+        if key not in self._known:
             feed, _ = _open(request)
-            feed.close()
-            self._known.add(request.case.loader)
+            with closing(feed):
+                self._step(request, feed).close()
+            self._known.add(key)
 
     def _step(self, request: Request, feed: Any) -> Any:
         case = request.case
@@ -252,6 +261,13 @@ def _capacity(case: Case) -> int:
     """Batches that a pipeline may hold ready: its prefetch, and what its threads have in hand."""
     threads = 0 if case.loader.startswith("known:") and "decode" not in case.loader else case.spec.threads()
     return case.spec.prefetch + 2 * threads
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, so that it is not taken for the next case's; only glibc knows how."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _dtype(case: Case) -> str:

@@ -1,4 +1,7 @@
-"""Peak anonymous memory of the process tree. Pages of mapped files are the page cache's, and not in it."""
+"""Peak anonymous memory of the process tree, less what it held before the feed was opened.
+
+Pages of mapped files are the page cache's, and not in it. Records without the reading before count all of the tree's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from bench.record import Measured
 
 
 def _each(one: Measured) -> float | None:
-    return one.anon_memory_bytes
+    if one.anon_memory_bytes is None:
+        return None
+    return max(0, one.anon_memory_bytes - (one.anon_before_bytes or 0))
 
 
 METRIC = Metric("anon_memory_bytes", "bytes", False, over_sweeps(_each))

@@ -97,7 +97,13 @@ def _columns(rows: list[Row]) -> tuple[Column, ...]:
             "first_batch_s", "first batch", first[0], "From asking a new pipeline for its first batch to having it", first[1]
         ),
         Column("cpu_us_per_image", "CPU", "µs/image", "CPU time of the process tree, step included"),
-        Column("anon_memory_bytes", "memory", memory[0], "Peak anonymous memory of the process tree", memory[1]),
+        Column(
+            "anon_memory_bytes",
+            "memory",
+            memory[0],
+            "Peak anonymous memory, less that held before the feed opened",
+            memory[1],
+        ),
         Column("stored_bytes", "stored", stored[0], "Size of the stored dataset", stored[1]),
         Column("convert_s", "conversion", "s", "Seconds that writing it took"),
     )

@@ -107,3 +107,8 @@ def test_no_steady_batch_is_no_throughput() -> None:
     steady_only = record(one(images=[], wait_ns=[], step_ns=[], epochs=[]))
     assert METRICS["images_per_s"].compute([steady_only]) is None
     assert METRICS["epoch_turnaround_s"].compute([record(lone)]) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("before", "shown"), [(None, 1000), (300, 700), (1200, 0)])
+def test_memory_is_what_came_on_top_of_what_was_there(before: int | None, shown: int) -> None:
+    assert METRICS["anon_memory_bytes"].compute([record(one(anon_before_bytes=before))]) == shown
