@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,22 @@ def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     with Worker(processors(), timeout_s=30) as worker:
         assert worker.ask(request("null")).error == ""
+
+
+def test_memory_is_the_cases_own_and_not_what_another_left(tmp_path: Path) -> None:
+    draw(tmp_path / "demo", count=64)
+    storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
+    pace = replace(FAST, measure_batches=24)
+    spec = LoaderSpec(batch_size=8, image_size=(1024, 1024), cache=True)
+    case = Case(format="lmdb", payload="encoded", loader="threaded", spec=spec, step=StepSpec(step="none"))
+    asked = Request(do="measure", case=case, path=tmp_path / "stored", pace=pace)
+    with Worker(processors(), timeout_s=60) as worker:
+        found = [worker.ask(asked).warm for _ in range(2)]
+    shown = []
+    for one in found:
+        assert one is not None
+        assert one.anon_memory_bytes is not None
+        assert one.anon_before_bytes is not None
+        shown.append(one.anon_memory_bytes - one.anon_before_bytes)
+    assert min(shown) > 200e6
+    assert max(shown) < 1.3 * min(shown)
