@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -176,12 +177,14 @@ class Visitor:
     def _get_to_know(self, request: Request) -> None:
         """Import what a loader needs and compile the step, by building the feed once: neither seconds nor memory of a case."""
         case = request.case
-        key = (case.loader, case.step, case.spec, request.classes) if case.step.trains else case.loader
-        if key not in self._known:
+        needed: set[Any] = {case.loader}
+        if case.step.trains:  # Cases that differ in nothing else share a compiled step.
+            needed.add((case.step, replace(case.spec, options=()), request.classes))
+        if not needed <= self._known:
             feed, _ = _open(request)
             with closing(feed):
                 self._step(request, feed).close()
-            self._known.add(key)
+            self._known |= needed
 
     def _step(self, request: Request, feed: Any) -> Any:
         case = request.case

@@ -1,8 +1,12 @@
-"""Decoded images kept in memory that TensorFlow and Python share: written once by Python, then gathered by TensorFlow."""
+"""Decoded images kept in memory that TensorFlow and Python share: written once by Python, then gathered by TensorFlow.
+
+Whoever builds a pipeline on a cache keeps the cache: without it, images are made anew and none is kept.
+"""
 
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,12 +31,19 @@ class GraphCache:
         with tf.init_scope(), tf.device("CPU:0"):
             images, there = (tf.experimental.dlpack.from_dlpack(array.__dlpack__()) for array in (self._images, self._there))
 
+        # TensorFlow lets go of a Python function only when the process ends: it must not hold the images.
+        cache = weakref.ref(self)
+
+        def keep(images: NDArray[np.uint8], numbers: NDArray[np.int64]) -> bool:
+            held = cache()
+            return held is not None and held._keep(images, numbers)
+
         def kept() -> tuple[Tensor, Tensor]:
             return tf.gather(images, numbers), tf.range(tf.size(numbers))
 
         def made() -> tuple[Tensor, Tensor]:
             new, places = make()
-            stored = tf.numpy_function(self._keep, [new, tf.gather(numbers, places)], tf.bool)
+            stored = tf.numpy_function(keep, [new, tf.gather(numbers, places)], tf.bool)
             with tf.control_dependencies([stored]):
                 return tf.identity(new), places
 

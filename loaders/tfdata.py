@@ -8,6 +8,7 @@ costs, and what was rejected, stands in ``docs/tfdata.md``.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -61,11 +62,12 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def _build(self, options: Options) -> tf.data.Dataset:
         spec = self.spec
-        pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
+        # Kept, since the graph does not keep the cache of decoded images.
+        self._pipeline = pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
         how: dict[str, Any] = {"calls": calls, "deterministic": spec.deterministic}
         # A pass takes its number when its first batch is asked for.
-        one = map_(tf.data.Dataset.from_tensors(0), lambda _: self._counter.take())
+        one = map_(tf.data.Dataset.from_tensors(0), lambda start: self._counter.take())  # noqa: ARG005 - TensorFlow warns of a parameter named _
         if self._stored.info.format == "tfrecord":
             batches = map_(flat_map(one, pipeline.records), pipeline.parse, **how)
         else:
@@ -92,11 +94,17 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
     def _lost(self, numbers: Any, kept: Any) -> Any:
         """End with an error that names the first sample that was lost."""
 
+        # TensorFlow lets go of a Python function only when the process ends: it must not hold the feed.
+        feed, path = weakref.ref(self), self._stored.path
+
         def fail(wanted: Any, good: Any) -> bool:
             lost = min(set(range(len(wanted))) - set(good.tolist()))
             number = int(wanted[lost])
-            self._failures[number] = unreadable(self._stored, number)
-            raise self._failures[number]
+            owner = feed()
+            if owner is None:  # Only an iterator of it is left.
+                raise DataError(f"{path}: sample {number} cannot be read")
+            owner._failures[number] = unreadable(owner._stored, number)
+            raise owner._failures[number]
 
         return tf.numpy_function(fail, [numbers, kept], tf.bool)
 

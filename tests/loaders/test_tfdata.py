@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -231,6 +233,26 @@ def test_a_cache_given_up_in_the_middle_fills_up_later(stored: Stored) -> None:
             assert same(arrays(feed.epoch(number)), arrays(plain.epoch(number)))
 
 
+def test_a_feed_that_is_let_go_of_lets_go_of_its_cache(stored: Stored) -> None:
+    feed = build(stored("hdf5", "encoded"), replace(SPEC, cache=True))
+    for _ in feed.epoch(0):
+        pass
+    cache = weakref.ref(feed._pipeline._cache)
+    feed.close()
+    del feed
+    gc.collect()
+    assert cache() is None
+
+
+def test_an_iterator_outlives_its_feed(stored: Stored) -> None:
+    feed = build(stored("hdf5", "encoded"), replace(SPEC, cache=True, shuffle=False))
+    with closing(build(stored("hdf5", "encoded"), replace(SPEC, shuffle=False))) as plain:
+        batches = iter(feed)
+        del feed
+        gc.collect()
+        assert same(arrays(batches), arrays(plain.epoch(0)))
+
+
 def test_a_cache_that_no_machine_has(stored: Stored) -> None:
     with pytest.raises(UsageError, match="cache=True needs"):
         build(stored("hdf5", "encoded"), replace(SPEC, cache=True, image_size=(2_000_000_000, 20_000_000)))
@@ -376,3 +398,10 @@ def test_what_closing_leaves_alone(stored: Stored) -> None:
     assert same(arrays([first, *batches]), expected)
     with pytest.raises(UsageError, match="this feed is closed"):
         next(feed.epoch(1))
+
+
+def test_tensorflow_warns_of_nothing(stored: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("hdf5", "tfrecord"):
+        with closing(build(stored(name, "encoded"), SPEC)) as feed:
+            assert len(arrays(feed.epoch(0))) == len(feed)
+    assert [record.getMessage() for record in caplog.records] == []
