@@ -117,7 +117,6 @@ class Visitor:
         self._get_to_know(request)
         cold = case.cache == "cold" and request.path is not None
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
-        self._clean_up()
         before, opened_s = meter.anonymous_bytes(os.getpid()), monotonic()
         feed, opening = _open(request)
         how: dict[str, Any] = {"group": case.step.group, "opening": opening}
@@ -184,6 +183,7 @@ class Visitor:
             feed, _ = _open(request)
             with closing(feed):
                 self._step(request, feed).close()
+            self._clean_up()
             self._known |= needed
 
     def _step(self, request: Request, feed: Any) -> Any:

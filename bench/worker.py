@@ -70,16 +70,15 @@ class Worker:
         """Wait for a line, watching the clock and the tree's memory."""
         assert self._process.stdout is not None
         ends = time.monotonic() + self._timeout_s
-        peak = 0
         seen: list[tuple[float, int]] = []
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
-                seen.append((time.monotonic(), meter.anonymous_bytes(self._process.pid)))
-                peak = max(peak, seen[-1][1])
-                if self._memory_bytes is not None and peak > self._memory_bytes:
+                held = meter.anonymous_bytes(self._process.pid)
+                seen.append((time.monotonic(), held))
+                if self._memory_bytes is not None and held > self._memory_bytes:
                     self.kill()
-                    return Answer(error=f"over its memory limit of {_mb(self._memory_bytes)} ({_mb(peak)} anonymous): ended")
+                    return Answer(error=f"over its memory limit of {_mb(self._memory_bytes)} ({_mb(held)} anonymous): ended")
                 if time.monotonic() > ends:
                     self.kill()
                     return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
@@ -91,7 +90,8 @@ class Worker:
         line, _, self._received = self._received.partition(b"\n")
         answer = Answer.model_validate_json(line)
         # Compiling a step may take more than the case does, and comes before it.
-        peak = max((held for at, held in seen if answer.opened_s is None or at >= answer.opened_s), default=peak)
+        opened = [held for at, held in seen if answer.opened_s is None or at >= answer.opened_s]
+        peak = max(opened or [held for _, held in seen], default=0)
         if answer.warm is not None:
             answer = answer.model_copy(update={"warm": answer.warm.model_copy(update={"anon_memory_bytes": peak})})
         if answer.cold is not None:
