@@ -52,7 +52,7 @@ def todays(run: Run, step: str, named: str | None = None) -> Case | None:
     cases = speeds(run, lambda case: case.step.step == step)
     if named is not None:
         for case in cases:
-            if named in (case.id, case.id.replace(f"-step={step}", "")):
+            if case.is_named(named):
                 return case
         known = ", ".join(case.id for case in list(cases)[:5])
         raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {known}, ...")

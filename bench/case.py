@@ -95,6 +95,10 @@ class Case:
         """FORMAT-PAYLOAD-LOADER-PLACEMENT, then whatever differs from the defaults: pytest id, CSV key, chart label."""
         return "-".join([f"{self.format}-{self.payload}-{self.loader}-{self.spec.placement}", *self._changes()])
 
+    def is_named(self, text: str) -> bool:
+        """Whether ``text`` is its id, with or without the step."""
+        return text in (self.id, self.id.replace(f"-step={self.step.step}", ""))
+
     @property
     def alone(self) -> Case:
         """The same pipeline, loading alone."""

@@ -17,6 +17,7 @@ from bench.case import Case
 from bench.compare import Comparison, compare, of_logs
 from bench.record import Run
 from bench.speeds import in_words, speeds, steps
+from storage.console import counted
 
 Answered: TypeAlias = Literal["yes", "no", "tie"]
 
@@ -65,10 +66,9 @@ class Answer:
     def compared(self) -> str:
         """What was compared, in words."""
         both = f"{self.claim.treated} against {self.claim.control}"
-        many = "1 pair" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs"
         counts = [f"{n} {word}" for word in ("faster", "slower", "tie") if (n := self._count(word))]
         return (
-            f"{both}, {in_words(self.step)}: {many} of cases that differ only in {self.claim.field}, "
+            f"{both}, {in_words(self.step)}: {counted(len(self.pairs), 'pair')} of cases that differ only in {self.claim.field}, "
             f"{self.comparison.sweeps} sweeps; single pairs: {', '.join(counts)}"
         )
 

@@ -25,6 +25,7 @@ from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
 from loaders import LOADERS
 from loaders.sample import not_installed
+from storage.console import counted
 from storage.errors import UsageError
 
 NAMED_REASONS = 3
@@ -99,11 +100,7 @@ def _nothing(stored: Run, console: Console) -> int:
     """Nothing was measured: say why, and return the exit code of that."""
     reasons = Counter(outcome(stored.of(case.id))[1] for case in stored.info.cases)
     for reason, number in reasons.most_common(NAMED_REASONS):
-        console.print(
-            Text(f"Nothing was measured. {'1 case' if number == 1 else f'{number} cases'}: {reason}"),
-            soft_wrap=True,
-            style="red",
-        )
+        console.print(Text(f"Nothing was measured. {counted(number, 'case')}: {reason}"), soft_wrap=True, style="red")
     return 1
 
 

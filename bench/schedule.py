@@ -334,7 +334,7 @@ def report(folder: Path, today: str | None = None) -> None:
 def _planned(today: str, chosen: list[Case]) -> None:
     """UsageError if the run will not measure ``today``, an id with or without its step: said before anything is converted."""
     ids = [case.id for case in chosen if ":" not in case.loader]
-    if not any(today in (case.id, case.id.replace(f"-step={case.step.step}", "")) for case in chosen):
+    if not any(case.is_named(today) for case in chosen):
         raise UsageError(f"--today {today}: this run measures no such case; it has {', '.join(ids[:5])}, ...")
 
 

@@ -212,6 +212,13 @@ class SupportsPlaces(Protocol):
         """Start and size of each image, checked against the file; None if this file has to be read by its library."""
 
 
+def all_places(readers: Sequence[Reader]) -> list[Places] | None:
+    """Where the images of every shard lie; None if one of them has to be read by its library."""
+    found = [reader.places() if isinstance(reader, SupportsPlaces) else None for reader in readers]
+    known = [places for places in found if places is not None]
+    return known if len(known) == len(found) else None
+
+
 @runtime_checkable
 class SupportsImagePlaces(Protocol):
     """A streaming reader that can say where in its file one sample's image lies, once it has read that sample's record."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.base import SupportsFiles, SupportsPlaces
+from storage.base import SupportsFiles, all_places
 from storage.errors import UsageError
 from storage.mapped import GraphRows, MappedBytes, MappedRows, Places, cut
 
@@ -44,14 +44,12 @@ def open_source(dataset: StoredDataset, *, portable: bool = False) -> Source:
     raw = dataset.info.image_size if dataset.info.payload == "raw" else None
     if readers and all(isinstance(reader, SupportsFiles) for reader in readers):
         return _Files([reader for reader in readers if isinstance(reader, SupportsFiles)])
-    found = [reader.places() if isinstance(reader, SupportsPlaces) else None for reader in readers]
-    places = [shard for shard in found if shard is not None and len(shard.starts)]
-    known = bool(places) and None not in found
+    places = [shard for shard in all_places(readers) or () if len(shard.starts)]
     if portable:
-        if not known:
+        if not places:
             raise UsageError(f"{dataset.path}: its images do not lie in its files as they are, so only Python can read them")
         return _Ranges(places, raw)
-    if not known:
+    if not places:
         return _Python(dataset)
     if raw is None:
         return _Cut(MappedBytes(places))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.base import Reader, SupportsFiles, SupportsImagePlaces, SupportsPlaces, SupportsRandomAccess
+from storage.base import Reader, SupportsFiles, SupportsImagePlaces, SupportsPlaces, SupportsRandomAccess, all_places
 from storage.errors import DataError, UsageError
 from storage.mapped import MappedRows
 
@@ -104,10 +104,9 @@ class _Rows:
 
 def _rows(dataset: StoredDataset) -> _Rows | None:
     readers = [dataset.shard(number) for number in range(dataset.shards)]
-    found = [reader.places() for reader in readers if isinstance(reader, SupportsPlaces)]
-    places = [shard for shard in found if shard is not None]
+    places = all_places(readers)
     row = math.prod(dataset.info.image_size or ()) * 3
-    if len(places) < len(readers) or not MappedRows.fit(places, row):
+    if places is None or not MappedRows.fit(places, row):
         return None
     labels = [reader.labels() for reader in readers if isinstance(reader, SupportsRandomAccess)]
     return _Rows(MappedRows(places, row), np.concatenate(labels))
