@@ -1,9 +1,12 @@
-"""The benchmark's options for pytest: those of ``feedbench run``, by the same names."""
+"""The benchmark's options for pytest, those of ``feedbench run`` by the same names; and the browser of tests and benchmarks."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +55,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
     """What pytest-benchmark saves names no host."""
     machine_info.pop("node", None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, headless. Skips where there is none; nothing is ever downloaded."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the test extra's playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next((path for name in names if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as running:
+        launched = running.chromium.launch(executable_path=chromium, args=quiet)
+        yield launched
+        launched.close()

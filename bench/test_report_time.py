@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from loaders.base import LoaderSpec
 CASES, SWEEPS, BATCHES = 120, 10, 80
 FORMATS = ("directory", "hdf5", "lmdb", "tfrecord")
 OPENINGS = 10
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage"]
 CLICKING = """
 window.tasks = [];
 new PerformanceObserver(list => window.tasks.push(...list.getEntries().map(task => [task.startTime, task.duration])))
@@ -108,19 +105,14 @@ def test_whole_report(run: Run, benchmark: BenchmarkFixture) -> None:
 
 
 @pytest.mark.benchmark(timer=Replay())
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-def test_interactive(run: Run, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+def test_interactive(browser: Any, run: Run, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     """To be reached: under 1 s, by the browser's clock, from opening the file to the first click that sorts the table.
 
     A sample is one opening in a context of its own. Beside them, what a later click may have to wait for: the longest task of
     the page from then until all charts are drawn, in each opening (s; 0 is under 50 ms, which a browser does not count).
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="the test extra's playwright is not installed")
     page = write_page(load_run(run.path)).absolute().as_uri()
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        taken = [_opened(browser, page) for _ in range(OPENINGS)]
-        browser.close()
+    taken = [_opened(browser, page) for _ in range(OPENINGS)]
     marker = request.node.get_closest_marker("benchmark")
     assert marker is not None
     clock: Replay = marker.kwargs["timer"]

@@ -77,29 +77,8 @@ def _drawn(found: Sequence[Change]) -> Drawn:
 def ticks(reach: float) -> list[float]:
     """Round ratios from ``1 / reach`` to ``reach``, from 1 outwards, so far apart that about four fit on either side."""
     powers = range(ceil(log10(reach)) + 1)
-    up = [
-        1.01,
-        1.02,
-        1.03,
-        1.04,
-        1.05,
-        1.1,
-        1.2,
-        1.3,
-        1.5,
-        *(digit * 10.0**power for power in powers for digit in (2, 5, 10)),
-    ]
-    down = [
-        0.99,
-        0.98,
-        0.97,
-        0.96,
-        0.95,
-        0.9,
-        0.8,
-        0.7,
-        *(digit / 10 ** (power + 1) for power in powers for digit in (5, 2, 1)),
-    ]
+    up = [*(1.01, 1.02, 1.03, 1.04, 1.05, 1.1, 1.2, 1.3, 1.5), *(n * 10.0**power for power in powers for n in (2, 5, 10))]
+    down = [*(0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8, 0.7), *(n / 10 ** (power + 1) for power in powers for n in (5, 2, 1))]
     found = [1.0]
     for side in (up, down):
         last = 1.0

@@ -1,10 +1,9 @@
-"""The page in a real browser: Debian's Chromium, headless. Skipped where there is none; nothing is ever downloaded."""
+"""The page in a real browser."""
 
 from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,6 @@ from bench.report.page import write_page
 from bench.sample_images import keep
 from tests.bench.synthetic import matrix, synthetic_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the test extra's playwright is not installed")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage"]
 HOSTILE = "</script><script>alert(1)</script>"
 SIZES = {"desk": (1280, 900), "phone": (400, 800)}
 
@@ -55,14 +50,6 @@ class Watched:
             name = charts.nth(number).get_attribute("data-chart")
             self.page.wait_for_selector(f'figure[data-chart="{name}"][data-state="drawn"]')
         return [charts.nth(number) for number in range(charts.count())]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        launched = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @contextmanager
