@@ -14,8 +14,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Registered here, in the root, so that they are known from wherever pytest starts."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds that a test may take, where pytest-timeout is installed")
     group = parser.getgroup("feedbench", "what is measured with --benchmark-only (write values with =)")
     for name, text in (
         ("images", "folder CLASS/FILE or SPLIT/CLASS/FILE; default: the demo images"),

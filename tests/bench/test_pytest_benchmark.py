@@ -18,9 +18,13 @@ ROOT = Path(__file__).parent.parent.parent
 KNOWN = ["--loaders=known:2000", "--placements=model", "--step=none", "--image-size=8", "--sweeps=3", "--benchmark-only"]
 
 
+WITHOUT = [part for plugin in ("timeout", "xdist", "hypothesispytest") for part in ("-p", f"no:{plugin}")]
+"""As where only feedbench is installed, without its test extra."""
+
+
 def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "bench/test_pipelines.py", "-p", "no:cacheprovider", *KNOWN,
+        [sys.executable, "-m", "pytest", "bench/test_pipelines.py", "-p", "no:cacheprovider", *WITHOUT, *KNOWN,
          f"--results={folder / 'results'}", f"--benchmark-storage=file://{folder / 'saved'}", *arguments],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
