@@ -15,16 +15,13 @@ from statistics import median
 from typing import Any
 
 from bench.compare import Comparison, rates, unpaired
-from bench.record import Measured, Run, load_run
+from bench.phases import UNPROVEN, phase_name
+from bench.record import Run, load_run
 from bench.speeds import outcome
 from storage.errors import DataError, UsageError
 
 PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|throttl|pressure|boot|uptime", re.IGNORECASE)
 """Parts of an environment that differ from run to run on one machine, or are meant to differ."""
-
-
-UNPROVEN = "first_epoch"
-"""A cold epoch whose coldness nobody proved: shown, but no reason to fail."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def slowdowns_seen(rule: Rule, found: Sequence[Change]) -> list[float]:
 
 
 def _can_fail(change: Change) -> bool:
-    """A limit runs nothing that a change could have made slower: it speaks of the machine."""
+    """A limit runs nothing that a change could have made slower: it speaks of the machine. What may not be cold is only shown."""
     return "limit:" not in change.case and not change.case.endswith(f"({UNPROVEN})")
 
 
@@ -182,11 +179,10 @@ def _read_csv(path: Path) -> Side:
 
 def _rows(run: Run) -> Iterable[tuple[str, str, int, float]]:
     """(case, phase, sweep, images/s) of all that was measured, in the order in which it was planned."""
-    for case in dict.fromkeys([case.id for case in run.info.cases] + [record.case.id for record in run.records]):
-        for record in [*run.of(case), *run.of(case, "cold_epoch")]:
-            unproven = isinstance(record.outcome, Measured) and record.phase != "warm" and not record.outcome.cold_proven
+    for case, phase, records in run.groups():
+        for record in records:
             for sweep, images_per_s in rates([record]).items():
-                yield case, UNPROVEN if unproven else record.phase, sweep, images_per_s
+                yield case.id, phase_name(phase, [record]), sweep, images_per_s
 
 
 def _by_name(rows: Iterable[tuple[str, str, int, float]], failed: Mapping[str, str]) -> dict[str, dict[int, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -190,6 +190,23 @@ class Run:
     path: Path
     info: RunInfo
     records: list[RunRecord]
+
+    @property
+    def cases(self) -> list[Case]:
+        """Cases as planned, then any that nobody planned."""
+        cases = {case.id: case for case in self.info.cases}
+        for record in self.records:
+            cases.setdefault(record.case.id, record.case)
+        return list(cases.values())
+
+    def groups(self) -> Iterator[tuple[Case, str, list[RunRecord]]]:
+        """All cases, their phases, and the records of each in the order of sweeps; a case without any has one empty phase."""
+        by_case: dict[str, dict[str, list[RunRecord]]] = {}
+        for record in sorted(self.records, key=lambda record: record.sweep):
+            by_case.setdefault(record.case.id, {}).setdefault(record.phase, []).append(record)
+        for case in self.cases:
+            for phase, records in by_case.get(case.id, {"warm": []}).items():
+                yield case, phase, records
 
     def of(self, case_id: str, phase: str = "warm") -> list[RunRecord]:
         """The records of one case in one phase, in the order of sweeps."""

@@ -15,6 +15,7 @@ from rich.text import Text
 from bench.flags import warnings, word
 from bench.model import application, image_size_of, is_own
 from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
+from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
 from bench.record import Measured, Run, load_run
@@ -29,7 +30,6 @@ from storage.console import counted
 from storage.errors import UsageError
 
 NAMED_REASONS = 3
-PHASES = ("cold_epoch", "warm")
 SETTINGS = (
     "model",
     "weights",

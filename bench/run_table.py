@@ -10,10 +10,10 @@ from rich.text import Text
 from bench.case import Case
 from bench.compare import interval, rates
 from bench.metrics import METRICS
+from bench.phases import PHASES, phase_name
 from bench.record import Failed, RunRecord, measured
 from bench.report.digits import bounds, share, significant
 from bench.report.labels import labels, marked, shared, with_shared
-from bench.report.table import phase_name
 from bench.speeds import in_order, in_words
 
 
@@ -27,12 +27,7 @@ def run_table(cases: Iterable[Case], records: Iterable[RunRecord], most: int | N
         by_phase.setdefault((record.case.id, record.phase), []).append(record)
     cases = list(cases)
     names = labels(cases)
-    found = [
-        (case, seen)
-        for case in cases
-        for phase in ("cold_epoch", "warm")
-        if rates(seen := by_phase.get((case.id, phase), []))
-    ]
+    found = [(case, seen) for case in cases for phase in PHASES if rates(seen := by_phase.get((case.id, phase), []))]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("case", overflow="fold")
     for name in ("images/s", "95% interval", "sweeps", "first batch s", "waiting"):

@@ -34,16 +34,10 @@ def reason_of(record: RunRecord) -> str:
 
 def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, dict[int, float]]:
     """Images/s by sweep of every case that was measured warm and never failed, in the order in which they were planned."""
-    records: dict[str, list[RunRecord]] = {}
-    cases = {case.id: case for case in run.info.cases}
-    for record in run.records:
-        if record.phase == "warm":
-            cases.setdefault(record.case.id, record.case)
-            records.setdefault(record.case.id, []).append(record)
     found = {
-        case: rates(records[key])
-        for key, case in cases.items()
-        if case.cache == "warm" and key in records and (keep is None or keep(case)) and outcome(records[key])[0] == "ok"
+        case: rates(records)
+        for case, phase, records in run.groups()
+        if phase == case.cache == "warm" and (keep is None or keep(case)) and outcome(records)[0] == "ok"
     }
     return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
 

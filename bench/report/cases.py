@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.flags import word
 from bench.report.charts.base import Tables
 from bench.report.digits import share, significant
 
@@ -120,18 +120,13 @@ def _largest(rows: list[Row], name: str) -> float:
 
 def _row(cells: Mapping[Any, Any], labels: Mapping[str, str]) -> Row:
     clean = {str(key): None if value is None or value != value else value for key, value in cells.items()}
-    notes = [(_word(flag), flag) for flag in str(clean["warnings"] or "").split("; ") if flag]
+    notes = [(word(flag), flag) for flag in str(clean["warnings"] or "").split("; ") if flag]
     if clean["pixels_cause"]:
         notes.append(("pixels differ", f"from the reference, by a named cause: {clean['pixels_cause']}"))
     if clean["reason"] and clean["status"] == "ok":
         notes.insert(0, ("fewer sweeps", str(clean["reason"])))
     case = str(clean["case"])
     return Row(case, labels[case], str(clean["phase"]), clean, tuple(notes))
-
-
-def _word(flag: str) -> str:
-    """``bimodal`` of "bimodal: 8 of 20 …", ``not proven warm`` of "not proven warm in 3 of 5 sweeps: …"."""
-    return re.split(r":|,| in \d", flag, maxsplit=1)[0]
 
 
 def _values(found: Iterable[str]) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ from pandas import DataFrame
 from bench.breakeven import BreakEven, break_even, todays
 from bench.case import Case
 from bench.flags import epoch_rates, two_states
+from bench.phases import phase_name
 from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
 from bench.report.labels import labels, shared
-from bench.report.table import all_cases, groups, phase_name, results_table, sweeps_table
+from bench.report.table import results_table, sweeps_table
 from bench.speeds import speeds, steps
 from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
 from loaders.base import STAGES
@@ -33,17 +34,16 @@ STAGE_COLUMNS = ["case", "stage", "order", "us_per_image", "total_us_per_image"]
 def tables(run: Run, today: str | None = None) -> Tables:
     """All of a run's tables. ``today`` is the id of the user's case, for break-even; raises UsageError if it is not there."""
     curve, knees = _utilisation(run)
-    cases = all_cases(run)
     return Tables(
         results_table(run), sweeps_table(run), _epochs(run), _stages(run), curve, knees, _break_even(run, today),
-        labels(cases), shared(cases),
+        labels(run.cases), shared(run.cases),
     )  # fmt: skip
 
 
 def _epochs(run: Run) -> DataFrame:
     rows = [
         {"case": case.id, "phase": phase_name(phase, [record]), "sweep": record.sweep, "epoch": number, "images_per_s": rate}
-        for case, phase, records in groups(run)
+        for case, phase, records in run.groups()
         if two_states([rate for one in measured(records) for rate in epoch_rates(one)])
         for record in records
         if isinstance(record.outcome, Measured)
@@ -56,7 +56,7 @@ def _stages(run: Run) -> DataFrame:
     """Of one case a pipeline: the stages are timed once, without a step, and copied to all cases of that pipeline."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for case, phase, records in groups(run):
+    for case, phase, records in run.groups():
         found = next((one.stages_ns for one in measured(records) if one.stages_ns), None)
         pipeline = f"{case.format}-{case.payload}-{case.loader}-{case.spec}"
         if not found or pipeline in seen or phase != "warm":

@@ -6,7 +6,7 @@ docs/results.md; ``results.csv`` and ``sweeps.csv`` are these tables, and so is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pandas import DataFrame
@@ -15,6 +15,7 @@ from bench.case import Case
 from bench.compare import interval, rates
 from bench.flags import warnings
 from bench.metrics import METRICS
+from bench.phases import phase_name
 from bench.record import Run, RunRecord, measured
 from bench.speeds import outcome, reason_of
 
@@ -52,7 +53,7 @@ def more_metrics() -> list[str]:
 
 def results_table(run: Run) -> DataFrame:
     """A row a case and phase. ``images_per_s`` is the median over sweeps, ``_low`` and ``_high`` its 95% interval."""
-    rows = [_result(run, case, phase, records) for case, phase, records in groups(run)]
+    rows = [_result(run, case, phase, records) for case, phase, records in run.groups()]
     return DataFrame(rows, columns=results_columns())
 
 
@@ -70,34 +71,10 @@ def sweeps_table(run: Run) -> DataFrame:
             "status": record.outcome.status,
             "reason": reason_of(record),
         }
-        for _, _, records in groups(run)
+        for _, _, records in run.groups()
         for record in records
     ]
     return DataFrame(rows, columns=sweeps_columns())
-
-
-def phase_name(phase: str, records: Sequence[RunRecord]) -> str:
-    """The phase as it may be printed: a cold epoch whose coldness nobody proved is only a ``first_epoch``."""
-    seen = measured(records)
-    return "first_epoch" if phase == "cold_epoch" and seen and not all(one.cold_proven for one in seen) else phase
-
-
-def all_cases(run: Run) -> list[Case]:
-    """Cases as planned, then any that nobody planned."""
-    cases = {case.id: case for case in run.info.cases}
-    for record in run.records:
-        cases.setdefault(record.case.id, record.case)
-    return list(cases.values())
-
-
-def groups(run: Run) -> Iterable[tuple[Case, str, list[RunRecord]]]:
-    """All cases, their phases, and the records of each in the order of sweeps; a case without records has one empty phase."""
-    by_case: dict[str, dict[str, list[RunRecord]]] = {}
-    for record in sorted(run.records, key=lambda record: record.sweep):
-        by_case.setdefault(record.case.id, {}).setdefault(record.phase, []).append(record)
-    for case in all_cases(run):
-        for phase, records in by_case.get(case.id, {"warm": []}).items():
-            yield case, phase, records
 
 
 def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""The phases of a case: as they are recorded, and as they may be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.record import RunRecord, measured
+
+PHASES = ("cold_epoch", "warm")
+"""As records have them, in the order in which they are measured."""
+UNPROVEN = "first_epoch"
+"""A cold epoch whose coldness nobody proved."""
+
+
+def phase_name(phase: str, records: Sequence[RunRecord]) -> str:
+    """The phase as it may be printed: a cold epoch whose coldness nobody proved is only a ``first_epoch``."""
+    seen = measured(records)
+    return UNPROVEN if phase == "cold_epoch" and seen and not all(one.cold_proven for one in seen) else phase
