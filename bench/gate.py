@@ -103,6 +103,14 @@ def broken(a: Side, b: Side) -> dict[str, str]:
     return {case: reason for case, reason in b.failed.items() if case in a.rates}
 
 
+def apart(a: Side, b: Side) -> list[tuple[str, str]]:
+    """What was not compared, by name, with the reason: what failed, and each case or first epoch that only one side measured."""
+    only_a = {_missing(name, b, "A", "B") for name in a.rates.keys() - b.rates.keys()}
+    only_b = {_missing(name, a, "B", "A") for name in b.rates.keys() - a.rates.keys()}
+    neither = (a.failed.keys() | b.failed.keys()) - a.rates.keys() - b.rates.keys()
+    return sorted(only_a | only_b | {_failed(case, a, b) for case in neither})
+
+
 def environment_differences(a: Side, b: Side) -> list[str]:
     """What differs between the machines, in words; empty if nothing that matters does, or if nobody wrote it down."""
     if a.environment is None or b.environment is None:
@@ -137,9 +145,39 @@ def slowdowns_seen(rule: Rule, found: Sequence[Change]) -> list[float]:
     return [1 - (1 - rule.slower) / (1 + change.decisive.smallest_effect) for change in found if _can_fail(change)]
 
 
+def _missing(name: str, other: Side, here: str, there: str) -> tuple[str, str]:
+    """A row of one side, called ``here``, that the ``other`` lacks: how it is called, and why it is not compared."""
+    case, phase = _parts(name)
+    if case in other.failed:
+        return name, f"failed in {there}: {other.failed[case]}"
+    if phase == "cold_epoch" and _named(case, UNPROVEN) in other.rates:
+        return _named(case, UNPROVEN), f"proven cold only in {here}"
+    if phase == UNPROVEN and _named(case, "cold_epoch") in other.rates:
+        return name, f"proven cold only in {there}"
+    return name, f"measured only in {here}"
+
+
+def _failed(case: str, a: Side, b: Side) -> tuple[str, str]:
+    """A case that no side can be relied on for, since it failed."""
+    both = case in a.failed and case in b.failed
+    where = "both, in B" if both else "A" if case in a.failed else "B"
+    return case, f"failed in {where}: {b.failed.get(case) or a.failed[case]}"
+
+
+def _named(case: str, phase: str) -> str:
+    """A case in one phase; a first epoch is a case of its own."""
+    return case if phase == "warm" else f"{case} ({phase})"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The case and the phase that ``_named`` joined."""
+    first = re.fullmatch(rf"(.*) \((cold_epoch|{UNPROVEN})\)", name, re.DOTALL)
+    return (first[1], first[2]) if first else (name, "warm")
+
+
 def _can_fail(change: Change) -> bool:
     """A limit runs nothing that a change could have made slower: it speaks of the machine. What may not be cold is only shown."""
-    return "limit:" not in change.case and not change.case.endswith(f"({UNPROVEN})")
+    return "limit:" not in change.case and _parts(change.case)[1] != UNPROVEN
 
 
 def _change(case: str, a: Side, b: Side, limit: str | None, stated: int) -> Change:
@@ -191,7 +229,7 @@ def _by_name(rows: Iterable[tuple[str, str, int, float]], failed: Mapping[str, s
     unproven = {case for case, phase, _, _ in kept if phase == UNPROVEN}
     found: dict[str, dict[int, float]] = {}
     for case, phase, sweep, images_per_s in kept:
-        name = case if phase == "warm" else f"{case} ({UNPROVEN if case in unproven else phase})"
+        name = _named(case, UNPROVEN if phase != "warm" and case in unproven else phase)
         found.setdefault(name, {})[sweep] = images_per_s
     return found
 

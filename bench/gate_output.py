@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import median
 
-from bench.gate import Change, Rule, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate import Change, Rule, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from storage.errors import DataError
 
 
@@ -30,12 +30,12 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
         )
     elif one.environment is None or other.environment is None:
         say("Warning: a sweeps.csv does not say what it ran on: a change may be the machine's.")
-    width = max((len(change.case) for change in found), default=4)
+    missing = apart(one, other)
+    width = max(len(case) for case in [*(change.case for change in found), *(case for case, _ in missing)])
     say(f"{'case':{width}}  {'A images/s':>10}  {'B images/s':>10}  B / A, with its interval")
     for change in found:
         say(f"{change.case:{width}}  {change.a_images_per_s:10.4g}  {change.b_images_per_s:10.4g}  {_words(change)}")
-    for case in sorted(one.rates.keys() ^ other.rates.keys()):
-        why = failed.get(case, f"measured only in {'A' if case in one.rates else 'B'}")
+    for case, why in missing:
         say(f"{case:{width}}  not compared: {why}")
     reasons = fails(rules, found, failed)
     for reason in reasons:

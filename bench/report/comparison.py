@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.gate import Change, Side, broken, changes, environment_differences
+from bench.gate import Change, Side, apart, changes, environment_differences
 from bench.report.drawing import Drawn
 from bench.report.files import put
 from bench.report.page import render
@@ -26,23 +26,19 @@ def write_comparison(a: Side, b: Side, path: Path, reasons: Sequence[str] = ()) 
 
     The two sides are what ``bench.gate.read_side`` gives; a case that only one of them measured is listed with its reason.
     """
-    found, failed = changes(a, b), broken(a, b)
-    apart = [
-        (case, failed.get(case, f"measured only in {'A' if case in a.rates else 'B'}"))
-        for case in sorted(a.rates.keys() ^ b.rates.keys())
-    ]
+    found, missing = changes(a, b), apart(a, b)
     html = render(
-        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, verdict=_verdict(found, len(apart)),
-        warnings=_warnings(a, b), reasons=reasons, changes=found, chart=_drawn(found) if found else None, apart=apart,
+        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, verdict=_verdict(found, len(missing)),
+        warnings=_warnings(a, b), reasons=reasons, changes=found, chart=_drawn(found) if found else None, apart=missing,
         how=_how(found),
     )  # fmt: skip
     return put(path, html)
 
 
-def _verdict(found: Sequence[Change], apart: int) -> str:
+def _verdict(found: Sequence[Change], others: int) -> str:
     counts = Counter(change.verdict for change in found)
     words = [f"{counts['faster']} are established to be faster in B", f"{counts['slower']} slower", f"{counts['tie']} tie"]
-    missing = f" {apart} could not be compared." if apart else ""
+    missing = f" {others} could not be compared." if others else ""
     return f"Of {len(found)} cases that both runs measured, {words[0]}, {words[1]}, and {words[2]}.{missing}"
 
 

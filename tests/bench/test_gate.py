@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.gate import Rule, Side, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate import Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
@@ -40,6 +40,11 @@ def slower(record: RunRecord, factor: float) -> RunRecord:
     assert isinstance(record.outcome, Measured)
     waits = [round(ns / factor) for ns in record.outcome.wait_ns]
     return record.model_copy(update={"outcome": record.outcome.model_copy(update={"wait_ns": waits})})
+
+
+def unproven(record: RunRecord) -> RunRecord:
+    assert isinstance(record.outcome, Measured)
+    return record.model_copy(update={"outcome": record.outcome.model_copy(update={"cold_proven": False})})
 
 
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -99,6 +104,34 @@ def test_cold_runs_are_compared_too_and_only_what_was_proven_cold_fails(tmp_path
     for name in "ab":
         write_csv(load_run(tmp_path / name))
     assert read_side(tmp_path / "a" / "sweeps.csv").rates.keys() == sides[0].rates.keys()
+
+
+def test_a_case_proven_cold_in_one_run_only_is_one_line_that_says_so(tmp_path: Path) -> None:
+    cold = [case for case in matrix() if case.cache == "cold" and case.format == "hdf5"]
+    runs = [synthetic_run(tmp_path / name, cases=cold, seed=seed) for name, seed in (("a", 1), ("b", 2))]
+    (runs[1].path / "records.jsonl").unlink()
+    append_records(
+        runs[1].path, [unproven(record) if record.phase == "cold_epoch" else record for record in runs[1].records]
+    )
+    for order, proven in (("ab", "A"), ("ba", "B")):
+        done = run_cli(*(tmp_path / name for name in order), "--html")
+        warm, first = [" ".join(line.split()) for line in done.stdout.splitlines() if line.startswith(cold[0].id)]
+        assert "not compared" not in warm
+        assert first == f"{cold[0].id} (first_epoch) not compared: proven cold only in {proven}"
+        page = (tmp_path / order[1] / "compare.html").read_text()
+        assert "1 could not be compared" in page
+        assert f"<dt>{cold[0].id} (first_epoch)</dt><dd>proven cold only in {proven}</dd>" in page
+
+
+def test_what_failed_is_not_compared_and_says_where(runs: Path) -> None:
+    a = read_side(runs / "before")
+    one, other, third = list(a.rates)[:3]
+    left = {case: rates for case, rates in a.rates.items() if case not in (one, other, third)}
+    b = replace(a, rates=left, failed={one: "hung", other: "crashed"})
+    a = replace(a, rates=left | {one: a.rates[one], third: a.rates[third]}, failed={other: "no memory"})
+    assert dict(apart(a, b)) == {
+        one: "failed in B: hung", other: "failed in both, in B: crashed", third: "measured only in A",
+    }  # fmt: skip
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
