@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from math import exp
 from pathlib import Path
 
 import numpy as np
@@ -169,11 +170,15 @@ def test_a_gate_that_passes_says_what_it_would_have_seen(runs: Path, tmp_path: P
 
 
 def test_what_a_gate_would_have_seen_by_hand() -> None:
-    """A spread of 3% a side, five sweeps: found with 80% is what is 5% slower and the smallest effect slower still."""
-    sides = [Side(name, {"case": {n: 100 * (1 + 0.03 * (n - 2)) for n in range(5)}}) for name in "ab"]
-    (change,) = changes(*sides)
-    (seen,) = slowdowns_seen(Rule.parse("slower:5%"), [change])
-    assert seen == pytest.approx(1 - 0.95 / (1 + change.comparison.smallest_effect))
+    """What is slower by 11.7% would have failed a limit of 5% with 80%; a rule about failures sees no slowdown."""
+    # Logs of case over limit, on either side: -0.04, -0.02, 0, 0.02, 0.04.
+    # Variance of a side's mean: (16 + 4 + 0 + 4 + 16)e-4 / 4 / 5 = 2e-4; of the difference: 4e-4; standard error: 0.02.
+    # Welch: (4e-4)^2 / (2 (2e-4)^2 / 4) = 8 degrees of freedom. Two comparisons (the limit is one): 1.25% in each tail.
+    # From a table of t: t(8; 98.75%) = 2.7515 and t(8; 80%) = 0.8889, so that 0.02 (2.7515 + 0.8889) = 0.07281 is found.
+    # e^0.07281 = 1.07552; counted from the rule's 0.95: 1 - 0.95 / 1.07552 = 0.1167.
+    rates = {"case": {n: 100 * exp(0.02 * (n - 2)) for n in range(5)}, "limit:decode": dict.fromkeys(range(5), 400.0)}
+    (change, _) = changes(Side("a", rates), Side("b", rates))
+    assert slowdowns_seen(Rule.parse("slower:5%"), [change]) == pytest.approx([0.1167], abs=5e-5)
     assert slowdowns_seen(Rule.parse("failed"), [change]) == []
 
 
