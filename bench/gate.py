@@ -91,6 +91,11 @@ def read_side(path: Path) -> Side:
     return Side(path.name or str(path), _by_name(_rows(run), failed), failed, environment)
 
 
+def is_steady(name: str) -> bool:
+    """Whether a name in ``Side.rates`` stands for a case's steady state and not for its first epoch."""
+    return _parts(name)[1] == "warm"
+
+
 def changes(a: Side, b: Side) -> list[Change]:
     """Every case that both measured, in A's order; intervals hold for all of them at once."""
     common = [case for case in a.rates if case in b.rates]

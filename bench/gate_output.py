@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import median
 
+from bench.agreement import agreement
 from bench.gate import Change, Rule, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from storage.errors import DataError
 
@@ -37,6 +38,8 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
         say(f"{change.case:{width}}  {change.a_images_per_s:10.4g}  {change.b_images_per_s:10.4g}  {_words(change)}")
     for case, why in missing:
         say(f"{case:{width}}  not compared: {why}")
+    if said := agreement(one, other).in_words:
+        say(said)
     reasons = fails(rules, found, failed)
     for reason in reasons:
         say(f"FAILED: {reason}")

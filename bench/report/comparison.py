@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 
+from bench.agreement import agreement
 from bench.gate import Change, Side, apart, changes, environment_differences
 from bench.report.drawing import Drawn
 from bench.report.files import put
@@ -30,7 +31,7 @@ def write_comparison(a: Side, b: Side, path: Path, reasons: Sequence[str] = ()) 
     html = render(
         "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, verdict=_verdict(found, len(missing)),
         warnings=_warnings(a, b), reasons=reasons, changes=found, chart=_drawn(found) if found else None, apart=missing,
-        how=_how(found),
+        agreement=agreement(a, b).in_words, how=_how(found),
     )  # fmt: skip
     return put(path, html)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.agreement import Agreement, agreement
 from bench.gate import Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
@@ -133,6 +134,25 @@ def test_what_failed_is_not_compared_and_says_where(runs: Path) -> None:
     assert dict(apart(a, b)) == {
         one: "failed in B: hung", other: "failed in both, in B: crashed", third: "measured only in A",
     }  # fmt: skip
+
+
+def test_how_many_ratios_agree_is_said(runs: Path) -> None:
+    """All but the two limits ran 12% slower: 6 x 2 of the 28 pairs have another ratio, and 16 have the same."""
+    said = "Of 28 pairs of cases, 57.1% have the same ratio within 5% in both runs."
+    assert said in run_cli(runs / "before", runs / "slower", "--html").stdout.splitlines()
+    assert said in (runs / "slower" / "compare.html").read_text()
+    assert said.replace("57.1%", "100.0%") in run_cli(runs / "before", runs / "tired").stdout.splitlines()
+
+
+def test_ratios_that_agree_by_hand() -> None:
+    """Ratios are paired within sweeps, so that weather cancels; first epochs, and what one run lacks, are left out."""
+    a = Side(
+        "a", {"x": {0: 100.0, 1: 200.0}, "y": {0: 100.0, 1: 200.0, 2: 900.0}, "z": {0: 100.0}, "x (cold_epoch)": {0: 9.0}}
+    )
+    b = Side("b", {"x": {0: 100.0}, "y": {0: 104.0}, "z": {0: 106.0}, "x (cold_epoch)": {0: 1.0}, "new": {0: 1.0}})
+    # x:y is 1 and 1 / 1.04, within 5%; x:z is 1 and 1 / 1.06, not; y:z is 1 and 104 / 106, within.
+    assert agreement(a, b) == Agreement(pairs=3, same=2)
+    assert agreement(a, Side("c", {"x": {0: 1.0}})).in_words == ""
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:

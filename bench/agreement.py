@@ -1,0 +1,53 @@
+"""Whether two runs tell the same of the same cases: how many ratios of two cases agree between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from math import log
+from statistics import fmean
+
+from bench.gate import Side, is_steady
+from storage.console import counted
+
+WITHIN = 0.05
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of ``pairs`` pairs of cases, ``same`` have ratios in the two runs that lie within ``WITHIN`` of each other."""
+
+    pairs: int
+    same: int
+
+    @property
+    def in_words(self) -> str:
+        """A sentence for the terminal and the page; empty where there are no two cases to compare."""
+        if not self.pairs:
+            return ""
+        share = self.same / self.pairs
+        return (
+            f"Of {counted(self.pairs, 'pair')} of cases, {share:.1%} have the same ratio within {WITHIN:.0%} in both runs."
+        )
+
+
+def agreement(a: Side, b: Side) -> Agreement:
+    """Over all cases that both runs measured in steady state, limits too.
+
+    A ratio is the one that a run's report states: paired within sweeps, the mean of the log ratios.
+    """
+    common = [name for name in a.rates if name in b.rates and is_steady(name)]
+    logs_a, logs_b = ({name: {n: log(rate) for n, rate in side.rates[name].items()} for name in common} for side in (a, b))
+    apart = [
+        abs(ratio_a - ratio_b)
+        for one, other in combinations(common, 2)
+        if (ratio_a := _log_ratio(logs_a[one], logs_a[other])) is not None
+        and (ratio_b := _log_ratio(logs_b[one], logs_b[other])) is not None
+    ]
+    return Agreement(len(apart), sum(difference <= log(1 + WITHIN) for difference in apart))
+
+
+def _log_ratio(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    both = one.keys() & other.keys()
+    return fmean(one[n] - other[n] for n in both) if both else None
