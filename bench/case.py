@@ -11,6 +11,7 @@ from storage.base import PAYLOADS, Payload
 from storage.errors import UsageError
 
 DEFAULT_STEP = "feature_extraction"
+DEFAULT_MODEL = "MobileNetV2"
 FINE_TUNE_AT = 100
 """The layer of MobileNetV2 from which the notes fine-tune, and the usual one of any base that has more layers."""
 
@@ -37,7 +38,7 @@ class StepSpec:
     """
 
     step: str = DEFAULT_STEP
-    model: str = "MobileNetV2"
+    model: str = DEFAULT_MODEL
     weights: str = "none"
     fine_tune_at: int | None = None
     jit_compile: bool = False
@@ -62,6 +63,15 @@ class StepSpec:
     def trains(self) -> bool:
         """Whether a model is trained: not when loading alone, not on an emulated accelerator."""
         return self.step != "none" and self.rate is None
+
+    @property
+    def plain(self) -> StepSpec:
+        """The same step without a layer that goes without saying: MobileNetV2's usual one, and any where nothing is fine-tuned.
+
+        What layer is usual in another base shows when that is built: there, a layer that is named stays named.
+        """
+        says = self.step == "fine_tune" and (self.model, self.fine_tune_at) != (DEFAULT_MODEL, FINE_TUNE_AT)
+        return self if says else replace(self, fine_tune_at=None)
 
     @property
     def rate(self) -> float | None:
@@ -114,9 +124,6 @@ class Case:
         changed |= dict(self.spec.options)
         defaults = StepSpec()
         changed |= {k: v for k, v in asdict(self.step).items() if v != getattr(defaults, k)}
-        if self.step.fine_tune_at == FINE_TUNE_AT:
-            # Wherever layer 100 can be trained from, it is the default.
-            del changed["fine_tune_at"]
         if self.cache != "warm":
             changed["cache_state"] = self.cache
         if self.name:

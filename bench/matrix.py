@@ -40,7 +40,7 @@ def cases(options: RunOptions) -> list[Case]:
     if CALIBRATE in options.steps:
         real = [step for step in options.steps if step != CALIBRATE and StepSpec(step=step).trains] or [DEFAULT_STEP]
         limits += [
-            step_case(options.batch_size, options.image_size, replace(StepSpec(step=step), **setting.step))
+            step_case(options.batch_size, options.image_size, _step(step, setting))
             for step in real
             for setting in settings(options.vary)
         ]
@@ -101,12 +101,9 @@ def _cell(
 ) -> list[Case]:
     """One cell of the matrix under one setting.
 
-    What only a training step knows says nothing to a step that trains nothing, and is left out there. A loader that lacks
-    an option has a row that says so, and another as it is.
+    A loader that lacks an option has a row that says so, and another as it is.
     """
-    step = StepSpec(step=step_name)
-    if step.trains:
-        step = replace(step, **setting.step)
+    step = _step(step_name, setting)
     # Loading alone makes the same pixels as the model of its setting wants.
     model = setting.step.get("model", step.model)
     path = next((path for path in options.files if path.name == model), model)
@@ -129,3 +126,9 @@ def _cell(
              cache=options.cache)
         for chosen in dict.fromkeys((wanted, served))
     ]  # fmt: skip
+
+
+def _step(name: str, setting: Setting) -> StepSpec:
+    """A step under one setting. What only a training step knows says nothing to one that trains nothing, and is left out there."""
+    step = StepSpec(step=name)
+    return replace(step, **setting.step).plain if step.trains else step

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bench.case import FINE_TUNE_AT, Case
+from bench.case import Case
 from storage.errors import DataError
 
 M = TypeVar("M", bound=BaseModel)
@@ -27,12 +27,12 @@ class _Recorded(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _usual(case: Case) -> Case:
+def _planned(case: Case) -> Case:
     """A case as it is planned today: layer 100 was once written down where nobody had named a layer."""
-    return replace(case, step=replace(case.step, fine_tune_at=None)) if case.step.fine_tune_at == FINE_TUNE_AT else case
+    return case if case.step == case.step.plain else replace(case, step=case.step.plain)
 
 
-RecordedCase = Annotated[Case, AfterValidator(_usual)]
+RecordedCase = Annotated[Case, AfterValidator(_planned)]
 
 
 class Pixels(_Recorded):

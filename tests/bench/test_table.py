@@ -108,13 +108,21 @@ def test_fine_tuning_starts_where_it_was_seen_to_start(tmp_path: Path) -> None:
     synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata", step=step)], sweeps=2)
     assert set(results_table(load_run(tmp_path))["fine_tune_at"]) == {100}
     stored = tmp_path / "records.jsonl"
-    # As feedbench once wrote it where no layer was named; and, today, with what took effect.
-    once = stored.read_text().replace('"fine_tune_at":null,"jit', '"fine_tune_at":100,"jit')
-    stored.write_text(once.replace('"fine_tune_at":null', '"fine_tune_at":55'))
+    stored.write_text(stored.read_text().replace('"fine_tune_at":null,"stages', '"fine_tune_at":55,"stages'))
     run = load_run(tmp_path)
-    assert {record.case for record in run.records} == set(run.info.cases)
     for table in (results_table(run), sweeps_table(run)):
         assert set(table["fine_tune_at"]) == {55}
+
+
+def test_a_layer_that_nobody_named_is_no_part_of_an_old_case(tmp_path: Path) -> None:
+    steps = (StepSpec(step="fine_tune"), StepSpec(), StepSpec(step="none"))
+    synthetic_run(
+        tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata", step=step) for step in steps], sweeps=2
+    )
+    stored = tmp_path / "records.jsonl"
+    stored.write_text(stored.read_text().replace('"fine_tune_at":null,"jit', '"fine_tune_at":100,"jit'))
+    run = load_run(tmp_path)
+    assert {record.case for record in run.records} == set(run.info.cases)
 
 
 def test_one_sweep_has_no_interval(tmp_path: Path) -> None:

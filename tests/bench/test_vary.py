@@ -121,6 +121,24 @@ def test_the_step_without_input_is_that_of_the_run() -> None:
     assert (calibrated.step.step, calibrated.step.fine_tune_at) == ("fine_tune", 50)
 
 
+def test_the_layer_of_fine_tuning_is_part_of_a_case_only_where_it_changes_something() -> None:
+    """Layer 100 is the usual one of MobileNetV2; what is usual in MobileNet, of 86 layers, is another."""
+    usual, named = (planned(step="fine_tune", **layer) for layer in ({}, {"fine_tune_at": "100"}))
+    assert usual == named
+    varied = planned(step="fine_tune", vary=["model=MobileNetV2,MobileNet", "fine_tune_at=55,100"])
+    assert [case.id.partition("-step=fine_tune")[2] for case in varied] == [
+        "-fine_tune_at=55", "", "-model=MobileNet-fine_tune_at=55", "-model=MobileNet-fine_tune_at=100",
+    ]  # fmt: skip
+    frozen, full, alone = (
+        planned(step=step, vary=["fine_tune_at=55,80"]) for step in ("feature_extraction", "full", "none")
+    )
+    assert [case.step.fine_tune_at for case in frozen + full + alone] == [None, None, None]
+    calibrated = [
+        case for case in cases(options_of({"step": "calibrate", "fine_tune_at": "50"})) if case.loader == "limit:step"
+    ]
+    assert [case.step.fine_tune_at for case in calibrated] == [None]
+
+
 def test_records_know_files_by_name_only(tmp_path: Path) -> None:
     (tmp_path / "mine.weights.h5").write_bytes(b"")
     asked = options_of({"weights": f"none,{tmp_path / 'mine.weights.h5'}", "step": "full"})
