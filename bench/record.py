@@ -170,7 +170,10 @@ class RunInfo(_Recorded):
     cases: list[RecordedCase]
     finished: bool = False
     spent_s: float = 0.0
-    """What the run took up to its last whole sweep, converting and proving included: of a budget, so much is used."""
+    """What the run has taken, converting and proving included: of a budget, so much is used.
+
+    Written after proving, after every sweep, and on an interrupt; what a run that is killed took since then is not in it.
+    """
 
     @property
     def left_out(self) -> str:

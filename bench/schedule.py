@@ -57,8 +57,6 @@ class Schedule:
     stored: dict[str, Stored]
     records: list[RunRecord] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
-    already_s: float = 0.0
-    """What was spent of the budget before: on converting, and on the whole sweeps of a run that goes on."""
     started: float = 0.0
     _shared: Worker | None = None
     _pixels: dict[str, Pixels] = field(default_factory=dict)
@@ -67,10 +65,11 @@ class Schedule:
 
     def run(self) -> None:
         """Everything up to the last sweep. An interrupt leaves a run that can be resumed."""
-        self.started = self.clock() - self.already_s
+        self.started = self.clock() - self.info.spent_s
         sweeps = self.options.sweeps or (MOST_SWEEPS if self.options.budget_s else DEFAULT_SWEEPS)
         try:
             alive = self._proven(self._meaningful())
+            self._keep_spent()
             a_visit_s = 0.0
             for sweep in range(sweeps):
                 todo = [case for case in alive if case.id not in self._out]
@@ -79,12 +78,12 @@ class Schedule:
                 began = self.clock()
                 self._sweep(sweep, todo, sweeps)
                 a_visit_s = (self.clock() - began) / len(todo)
-                self.info = self.info.model_copy(update={"spent_s": self.clock() - self.started})
-                write_info(self.folder, self.info)
+                self._keep_spent()
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
         finally:
             self._end_shared()
+            self._keep_spent()
         self.info = self.info.model_copy(update={"finished": True, "sweeps": self._sweeps_done()})
         write_info(self.folder, self.info)
 
@@ -257,6 +256,11 @@ class Schedule:
         self.records += fresh
         append_records(self.folder, fresh)
 
+    def _keep_spent(self) -> None:
+        """On disk, so that a run that goes on has what is left of its budget."""
+        self.info = self.info.model_copy(update={"spent_s": self.clock() - self.started})
+        write_info(self.folder, self.info)
+
     def _sweeps_done(self) -> int:
         return max((record.sweep + 1 for record in self.records if isinstance(record.outcome, Measured)), default=0)
 
@@ -282,10 +286,11 @@ def run(
         environments={machine.environment_id(found): found | machine.weather()},
         datasets={key: facts(one.info) for key, one in stored.items()},
         cases=chosen,
+        spent_s=time.monotonic() - began,
     )
     write_info(folder, info)
     run_folder.keep_options(folder, options)
-    return _finish(Schedule(options, folder, watcher, info, stored, already_s=time.monotonic() - began), reported)
+    return _finish(Schedule(options, folder, watcher, info, stored), reported)
 
 
 def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
@@ -294,17 +299,20 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     if earlier.info.finished:
         raise DataError(f"{folder} is finished: there is nothing to resume. Report on it with: feedbench report {folder}")
     options = run_folder.kept_options(folder)
+    began = time.monotonic()
     stored = _datasets(options, earlier.info.cases, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
     environments = {**earlier.info.environments}
     environments.pop(machine.environment_id(found), None)
     info = earlier.info.model_copy(
-        update={"environments": {**environments, machine.environment_id(found): found | machine.weather()}}
+        update={
+            "environments": {**environments, machine.environment_id(found): found | machine.weather()},
+            "spent_s": earlier.info.spent_s + time.monotonic() - began,
+        }
     )
     run_folder.drop_torn_line(folder / "records.jsonl")
     write_info(folder, info)
-    spent_s = earlier.info.spent_s
-    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records), already_s=spent_s), reported)
+    return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)), reported)
 
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:

@@ -56,10 +56,13 @@ def test_a_killed_run_goes_on(tmp_path: Path, visits: int, kept: int) -> None:
     before = (run / "records.jsonl").read_bytes() if (run / "records.jsonl").exists() else b""
     assert before.count(b"\n") == kept
     assert not load_run(run).info.finished
+    spent_s = load_run(run).info.spent_s
+    assert spent_s > 0
     done = load_run(resume(run, Quiet(), reported=False))
     assert (run / "records.jsonl").read_bytes().startswith(before)
     assert Counter((r.case.name, r.sweep) for r in done.records) == Counter((n, s) for n in "abc" for s in range(3))
     assert done.info.finished
+    assert done.info.spent_s > spent_s
     assert not (run / RESUME).exists()
 
 
