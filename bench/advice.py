@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from bench.breakeven import at_hand, todays
+from bench.breakeven import at_hand
 from bench.case import Case
 from bench.choices import decisive_step
 from bench.compare import Comparison, against, compare, leader
@@ -21,6 +21,7 @@ from bench.metrics import METRICS
 from bench.record import DatasetFacts, Measured, Run
 from bench.speeds import contenders, in_words, speeds
 from bench.starvation import knee, loading
+from bench.today import todays
 from storage.errors import DataError
 
 BOUND = 0.05

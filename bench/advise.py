@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from bench.advice import Advice, Limits, Source, advise
-from bench.breakeven import TODAY
 from bench.case import DEFAULT_STEP, Case, StepSpec
 from bench.model import image_size_of, scaling_of
 from bench.racing import LEAST_SWEEPS
+from bench.today import TODAY
 from loaders.base import PLACEMENTS, LoaderSpec, Placement
 from storage.base import PAYLOADS, Payload
 from storage.errors import DataError, UsageError

@@ -15,9 +15,7 @@ from bench.compare import Comparison, compare
 from bench.metrics import METRICS
 from bench.record import Run
 from bench.speeds import contenders, speeds
-from storage.errors import UsageError
-
-TODAY = ("directory", "encoded", "image_data_generator", "pipeline")
+from bench.today import todays
 
 
 @dataclass(frozen=True)
@@ -42,22 +40,6 @@ class BreakEven:
     def saved_s(self) -> float:
         """Seconds that each epoch saves; negative if it costs."""
         return self.today_epoch_s - self.epoch_s
-
-
-def todays(run: Run, step: str, named: str | None = None) -> Case | None:
-    """Today's case under a step: the one that was named (its id, with or without the step), or the plain generator.
-
-    Raises UsageError if the named one was not measured; None if the default one was not.
-    """
-    cases = speeds(run, lambda case: case.step.step == step)
-    if named is not None:
-        for case in cases:
-            if case.is_named(named):
-                return case
-        known = ", ".join(case.id for case in list(cases)[:5])
-        raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {known}, ...")
-    default = (c for c in cases if (c.format, c.payload, c.loader, c.spec.placement) == TODAY and not c.name)
-    return next(default, None)
 
 
 def break_even(run: Run, step: str, today: str | None = None) -> list[BreakEven]:

@@ -101,7 +101,10 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, such as results/latest.")],
     today: Annotated[
         str | None,
-        typer.Option(help="The case that you have now, by its id.", show_default="the plain generator on a directory"),
+        typer.Option(
+            help="The case that you have now, by its id or the beginning of it.",
+            show_default="the plain generator on a directory",
+        ),
     ] = None,
 ) -> None:
     """Make a run's tables, charts, summary and page again, from its records.
@@ -195,7 +198,7 @@ def run(
     today: Annotated[
         str | None,
         typer.Option(
-            help="The case that you have now, by its id: the report compares with it.",
+            help="The case that you have now, by its id or the beginning of it: the report compares with it.",
             show_default="the plain generator on a directory",
             rich_help_panel=HOW,
         ),

@@ -31,6 +31,7 @@ from bench.record import (
     write_info,
 )
 from bench.steady import Pace
+from bench.today import meant
 from bench.visit import Answer, Request
 from bench.watcher import Watcher
 from bench.worker import Worker, answers
@@ -271,7 +272,7 @@ def run(
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
     chosen = planned if planned is not None else cases(options)
     if options.today is not None:
-        _planned(options.today, chosen)
+        meant(options.today, chosen)  # Said before anything is converted.
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
@@ -337,13 +338,6 @@ def report(folder: Path, today: str | None = None) -> None:
             raise
         sys.stderr.write(f"Careful: {error}. The report compares with the plain generator.\n")
         write_report(folder)
-
-
-def _planned(today: str, chosen: list[Case]) -> None:
-    """UsageError if the run will not measure ``today``, an id with or without its step: said before anything is converted."""
-    ids = [case.id for case in chosen if ":" not in case.loader]
-    if not any(case.is_named(today) for case in chosen):
-        raise UsageError(f"--today {today}: this run measures no such case; it has {', '.join(ids[:5])}, ...")
 
 
 def _datasets(options: RunOptions, chosen: list[Case], watcher: Watcher) -> dict[str, Stored]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from bench.breakeven import BreakEven, break_even, todays
+from bench.breakeven import BreakEven, break_even
 from bench.case import Case
 from bench.flags import epoch_rates, two_states
 from bench.phases import phase_name
@@ -22,6 +22,7 @@ from bench.report.labels import labels, shared
 from bench.report.table import results_table, sweeps_table
 from bench.speeds import speeds, steps
 from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
+from bench.today import todays
 from loaders.base import STAGES
 from storage.errors import UsageError
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
 
-from bench.breakeven import todays
 from bench.case import Case
 from bench.choices import best, decisive_step
 from bench.compare import Comparison, against, compare
@@ -20,6 +19,7 @@ from bench.record import Run
 from bench.report.digits import NO_BOUNDS, bounds, ratio, share, significant
 from bench.report.labels import named, shared, with_shared
 from bench.speeds import contenders, in_words, outcome, speeds
+from bench.today import todays
 
 Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
 

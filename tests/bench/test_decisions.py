@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.breakeven import break_even, todays
+from bench.breakeven import break_even
 from bench.case import Case
 from bench.choices import choices
 from bench.claims import Answer, claims
 from bench.metrics import METRICS
 from bench.record import Measured, Run, measured
 from bench.starvation import Loading, curve, knee, loading, utilisation
+from bench.today import todays
 from storage.errors import UsageError
 from tests.bench.synthetic import matrix, synthetic_run
 
@@ -73,7 +74,7 @@ def test_no_established_gain_never_pays(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=[today, Case(format="hdf5", payload="raw", loader="tfdata")])
     row = next(row for row in break_even(run, "feature_extraction", today.id) if row.stored == "hdf5-raw")
     assert (row.comparison.verdict, row.epochs, row.epochs_high) == ("tie", inf, inf)
-    with pytest.raises(UsageError, match="--today nonsense: no such case"):
+    with pytest.raises(UsageError, match="--today nonsense: this run measures no such pipeline"):
         todays(run, "feature_extraction", "nonsense")
     assert break_even(run, "feature_extraction") == []
 

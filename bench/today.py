@@ -1,0 +1,54 @@
+"""Today's case: the pipeline that a user has now, and which cases of a run ``--today`` means by a name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from bench.case import Case
+from bench.record import Run
+from bench.speeds import speeds
+from storage.errors import UsageError
+
+TODAY = ("directory", "encoded", "image_data_generator", "pipeline")
+"""Where none is named: Keras' plain generator over a directory."""
+
+MOST_LISTED = 5
+
+
+def meant(name: str, cases: Iterable[Case]) -> list[Case]:
+    """The cases that a name means, one a step at most: an id, with or without its step, or a beginning that no others share.
+
+    Raises UsageError, listing those there are, if it means none, or several of one step. A limit is no pipeline to have.
+    """
+    pipelines = [case for case in cases if not case.loader.startswith("limit:")]
+    found = [case for case in pipelines if case.is_named(name)]
+    found = found or [case for case in pipelines if case.id.startswith(f"{name}-")]
+    if not found:
+        raise UsageError(f"--today {name}: this run measures no such pipeline; it has {_listed(pipelines)}")
+    if max(Counter(case.step.step for case in found).values()) > 1:
+        raise UsageError(f"--today {name} means several cases: {_listed(found)}; name one of them")
+    return found
+
+
+def todays(run: Run, step: str, named: str | None = None) -> Case | None:
+    """Today's case under a step: the one that was named, be it by its id under another step, or the plain generator.
+
+    Raises UsageError if the named one was not measured; None if the default one was not.
+    """
+    cases = speeds(run, lambda case: case.step.step == step)
+    if named is None:
+        default = (c for c in cases if (c.format, c.payload, c.loader, c.spec.placement) == TODAY and not c.name)
+        return next(default, None)
+    found = meant(named, run.cases)
+    under = [case for case in found if case.step.step == step]
+    pipelines = {case.alone for case in found}
+    now = next((case for case in cases if (case in under if under else case.alone in pipelines)), None)
+    if now is None:
+        raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {_listed(cases)}")
+    return now
+
+
+def _listed(cases: Iterable[Case]) -> str:
+    ids = [case.id for case in cases]
+    return ", ".join([*ids[:MOST_LISTED], *(["..."] if len(ids) > MOST_LISTED else [])])
