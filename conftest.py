@@ -39,8 +39,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         ("isolation", "case or sweep"),
         ("cache", "warm or cold"),
         ("seed", "of shuffling, augmentation and the order of sweeps"),
+        ("today", "the case that you have now, by its id or its beginning; default: the plain generator on a directory"),
     ):
-        group.addoption(f"--{name}", metavar="VALUE", help=text)
+        kind = int if name in ("batch-size", "limit", "sweeps", "seed") else str
+        group.addoption(f"--{name}", metavar="VALUE", type=kind, help=text)
     group.addoption(
         "--vary", metavar="NAME=V1,V2", action="append", default=[],
         help="measure with each value of a field of loader or step; may be given several times",

@@ -23,30 +23,26 @@ from bench.record import Failed, Run, Skipped, load_run
 from bench.replay import Replay
 from bench.run_output import options_of, print_run, wide
 from bench.schedule import run
+from storage.console import shown
 from storage.errors import FeedbenchError
-
-NUMBERS = ("batch_size", "limit", "sweeps", "seed")
 
 
 def options(config: pytest.Config) -> RunOptions:
     """The run that pytest's options name. Without --benchmark-only: a tiny one."""
     given: dict[str, Any] = {
         name: config.getoption(name)
-        for name in ("images", "formats", "payloads", "loaders", "placements", "step", "image_size", "results", "budget",
-                     "isolation", "cache", "model", "weights", "fine_tune_at", "workers", "vary", *NUMBERS)
+        for name in ("images", "formats", "payloads", "loaders", "placements", "step", "batch_size", "image_size", "limit",
+                     "results", "sweeps", "budget", "isolation", "cache", "seed", "model", "weights", "fine_tune_at", "workers",
+                     "vary", "today")
     }  # fmt: skip
+    for name in ("images", "results"):
+        given[name] = Path(given[name]) if given[name] is not None else None
+    if not timed(config):
+        given |= {"batch_size": 8, "image_size": "48", "limit": 24, "sweeps": 1, "tiny": True}
     try:
-        for name in NUMBERS:
-            given[name] = int(given[name]) if given[name] is not None else None
-        for name in ("images", "results"):
-            given[name] = Path(given[name]) if given[name] is not None else None
-        if not timed(config):
-            given |= {"batch_size": 8, "image_size": "48", "limit": 24, "sweeps": 1, "tiny": True}
         return options_of(given)
-    except ValueError as error:
-        raise pytest.UsageError(f"--{error.args[0]}") from error
     except FeedbenchError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.Collector.CollectError(shown(str(error))) from error
 
 
 def timed(config: pytest.Config) -> bool:
@@ -80,8 +76,13 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with capture.global_and_fixture_disabled():
         console = Console(stderr=True, quiet=not timed(config))
         console.print()
-        with Bar(console) as bar:
-            done = load_run(run(asked, bar, "pytest --benchmark-only", planned=planned))
+        try:
+            with Bar(console) as bar:
+                done = load_run(run(asked, bar, "pytest --benchmark-only", planned=planned))
+        except FeedbenchError as error:
+            if not timed(config):
+                raise
+            pytest.exit(shown(str(error)), error.exit_code)  # In one line, and not once a case.
         if timed(config):
             print_run(done, wide(stderr=True))
     return done

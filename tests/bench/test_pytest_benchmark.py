@@ -15,7 +15,8 @@ from bench.compare import rates
 from bench.record import Run, load_run
 
 ROOT = Path(__file__).parent.parent.parent
-KNOWN = ["--loaders=known:2000", "--placements=model", "--step=none", "--image-size=8", "--sweeps=3", "--benchmark-only"]
+KNOWN = ["--loaders=known:2000", "--placements=model", "--step=none", "--image-size=8", "--sweeps=3",
+         "--today=memory-raw-known:2000", "--benchmark-only"]  # fmt: skip
 
 
 WITHOUT = [part for plugin in ("timeout", "xdist", "hypothesispytest") for part in ("-p", f"no:{plugin}")]
@@ -65,6 +66,10 @@ def test_samples_are_seconds_a_batch_of_each_sweep(folder: Path, run: Run) -> No
     assert one["group"] == "none"
 
 
+def test_the_case_that_a_run_compares_with_is_kept(run: Run) -> None:
+    assert run.info.options["today"] == "memory-raw-known:2000"
+
+
 def test_the_histogram_is_drawn_of_them(folder: Path, run: Run) -> None:
     (drawn,) = folder.glob("histogram*.svg")
     least = re.search(r"Min: ([\d.]+)", drawn.read_text())
@@ -85,3 +90,26 @@ def test_a_later_run_is_compared_with_it(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"test_pipeline\[memory\S*\] \(NOW\)", done.stdout)
     assert re.search(r"test_pipeline\[memory\S*\] \(0001_first\)", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "words"),
+    [
+        (
+            "--today=limit:decode",
+            2,
+            "--today limit:decode: this run measures no such pipeline; it has memory-raw-known:2000-model",
+        ),
+        ("--formats=zarr", 2, "--formats: unknown name 'zarr'; expected one or more of: directory"),
+        ("--images=nowhere", 2, "--images: nowhere is not a folder"),
+        ("--limit=x", 4, "argument --limit: invalid int value: 'x'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_as_on_the_command_line(tmp_path: Path, argument: str, code: int, words: str) -> None:
+    done = benchmark(tmp_path, argument)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert said.count(words) == 1, said
+    assert "Traceback" not in said
+    assert not re.search(r"\.py:\d", said)
+    assert not (tmp_path / "results").exists()
