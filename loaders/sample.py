@@ -6,6 +6,7 @@ No TensorFlow and no Keras here: worker processes import this module.
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -80,9 +81,13 @@ def batches_in(samples: int, spec: LoaderSpec) -> int:
 
 
 def not_installed(library: str) -> str | None:
-    """Says how to install a library that is not there; None if it is."""
-    there = find_spec(library.partition(".")[0]) is not None
-    return None if there else f"{library} is not installed: pip install 'feedbench[peers]'"
+    """Says how to install a library that is not there; None if it is. Imports nothing, not even the package that it is part of."""
+    top, *parts = library.split(".")
+    found, name = find_spec(top), top
+    for part in parts:
+        name = f"{name}.{part}"
+        found = found and PathFinder.find_spec(name, found.submodule_search_locations)
+    return None if found else f"{library} is not installed: pip install 'feedbench[peers]'"
 
 
 def peer_unsupported(library: str, info: DatasetInfo, spec: LoaderSpec) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,20 @@ def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None
         options_of(given)
 
 
-def test_a_loader_that_is_not_installed_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loaders.sample.find_spec", lambda name: None if name == "nvidia" else object())
+def test_a_loader_that_is_not_installed_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "nvidia" / "cublas"  # Many wheels are part of that package.
+    other.mkdir(parents=True)
+    for package in (other, other.parent):
+        (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=r"--loaders dali: nvidia\.dali is not installed: pip install 'feedbench\[peers\]'"):
         options_of({"loaders": "tfdata,dali"})
-    assert options_of({"loaders": "tfdata,torch"}).loaders == ("tfdata", "torch")
+    other.rename(other.parent / "dali")
+    invalidate_caches()
+    assert options_of({"loaders": "tfdata,dali"}).loaders == ("tfdata", "dali")
 
 
 def test_no_such_folder() -> None:
