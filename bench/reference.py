@@ -117,10 +117,16 @@ def _area(source: int, target: int) -> NDArray[np.float64]:
 
 
 def _box(source: int, target: int) -> NDArray[np.float64]:
-    """Pillow's idea of an area: source pixels count whole, if their middle is covered."""
-    half = 0.5 * max(1.0, source / target)
-    distance = np.arange(source)[None, :] + 0.5 - _centres(source, target)[:, None]
-    return _normalised(((distance > -half) & (distance <= half)).astype(np.float64))
+    """Pillow's idea of an area: source pixels count whole, if their middle is covered.
+
+    Where a middle lies on the edge, Pillow's rounding errors choose; so this is its arithmetic, step by step.
+    """
+    scale = max(1.0, source / target)
+    centres = _centres(source, target)[:, None]
+    index = np.arange(source)[None, :]
+    looked_at = (index >= np.trunc(centres - 0.5 * scale + 0.5)) & (index < np.trunc(centres + 0.5 * scale + 0.5))
+    distance = (index - centres + 0.5) * (1 / scale)
+    return _normalised((looked_at & (distance > -0.5) & (distance <= 0.5)).astype(np.float64))
 
 
 def _normalised(weights: NDArray[np.float64]) -> NDArray[np.float64]:

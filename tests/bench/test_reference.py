@@ -65,6 +65,14 @@ def test_agrees_with_libraries(size: tuple[int, int]) -> None:
         assert difference.max() <= 1, filter_name
 
 
+@pytest.mark.parametrize("target", [48, 96, 100, 160])
+@pytest.mark.parametrize("source", [76, 104, 167, 188, 202, 213, 240, 500])
+def test_a_box_takes_pillows_side_where_a_middle_lies_on_its_edge(source: int, target: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (source, 1, 3), dtype=np.uint8)
+    theirs = np.asarray(Image.fromarray(image).resize((1, target), Image.Resampling.BOX))
+    assert np.abs(resize(image, (target, 1), "box").astype(int) - theirs.astype(int)).max() <= 1
+
+
 def encoded(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, **options)  # type: ignore[arg-type]
