@@ -18,7 +18,7 @@ import typer
 from numpy.typing import NDArray
 
 from storage import console
-from storage.errors import UsageError
+from storage.errors import DataError, UsageError
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 VALIDATION_SHARE = 0.2
@@ -37,26 +37,35 @@ _FLOWERS: dict[str, tuple[int, float, float, tuple[int, int, int], float, tuple[
 def draw(out: Path, count: int = 1000, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Write ``count`` JPEG files to ``out/SPLIT/CLASS/FILE``; ``progress(done, count)`` is called as they are finished.
 
-    They are made beside ``out`` and renamed into place, so a folder that is there is complete.
+    They are made beside ``out`` and renamed into place, so a folder that is there is complete. Raises UsageError if ``out`` is
+    there already, DataError if it cannot be written.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     if count < len(CLASSES):
         raise UsageError(f"--count must be at least {len(CLASSES)}, one image a class; got {count}")
-    if out.exists():
-        raise UsageError(f"{out} exists. Choose another --out, or remove it first.")
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
+    try:
+        if out.exists():
+            raise UsageError(f"{out} exists. Choose another --out, or remove it first.")
+        partial = out.with_name(out.name + ".partial")
+        if partial.exists():
+            shutil.rmtree(partial)
+        _draw(partial, count, seed, progress)
+        partial.replace(out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror} ({error.filename})") from error
+
+
+def _draw(folder: Path, count: int, seed: int, progress: Callable[[int, int], None] | None) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
     validation = int(count * VALIDATION_SHARE)
     for split in ("train", "validation"):
         for name in CLASSES:
-            (partial / split / name).mkdir(parents=True)
+            (folder / split / name).mkdir(parents=True)
 
     def one(number: int) -> None:
         split = "validation" if number < validation else "train"
         name = CLASSES[number % len(CLASSES)]
-        (partial / split / name / f"{name}-{number:07d}.jpg").write_bytes(picture(name, seed, number))
+        (folder / split / name / f"{name}-{number:07d}.jpg").write_bytes(picture(name, seed, number))
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, count, 256):
@@ -64,7 +73,6 @@ def draw(out: Path, count: int = 1000, seed: int = 0, progress: Callable[[int, i
             list(pool.map(one, range(start, end)))
             if progress is not None:
                 progress(end, count)
-    partial.replace(out)
 
 
 def picture(name: str, seed: int, number: int) -> bytes:

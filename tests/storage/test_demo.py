@@ -89,3 +89,12 @@ def test_the_command(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2
     assert "exists" in again.stderr
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "storage.demo", "--out", "file/flowers", "--count", "10"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("storage.demo: file/flowers cannot be written: Not a directory (file/flowers.partial/")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
