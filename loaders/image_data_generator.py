@@ -5,7 +5,8 @@ model trains; unlike Keras' iterator, it ends.
 
 ``workers`` are Keras' threads. 0 is what Keras does unless told otherwise: one. Keras draws augmentation from NumPy's global
 generator, seeded from a counter without a lock: with more than one worker, the order of batches and samples repeats for a
-seed, the angles and flips do not.
+seed, the angles and flips do not. ``fit`` itself shuffles the batches of a ``PyDataset`` once more, by Python's generator:
+``fit(feed, shuffle=False)`` takes them as the seed orders them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from keras.src.legacy.preprocessing.image import Iterator as KerasIterator
 from numpy.typing import NDArray
 
 from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
 from storage.errors import DataError
@@ -73,7 +75,7 @@ class StoredIterator(KerasIterator):  # type: ignore[misc]  # Keras ships no typ
         return batch
 
 
-class GeneratorFeed(keras.utils.PyDataset):  # type: ignore[misc]
+class GeneratorFeed(NumberedPasses):
     """A Keras iterator with numbered epochs, int64 labels and an end."""
 
     def __init__(
@@ -85,7 +87,6 @@ class GeneratorFeed(keras.utils.PyDataset):  # type: ignore[misc]
         self.dataset = dataset
         self.iterator = iterator
         self.spec = spec
-        self.passed = 0
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._lock = threading.Lock()
 
@@ -95,10 +96,6 @@ class GeneratorFeed(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         return self.batch(self.passed, index)
-
-    def on_epoch_end(self) -> None:
-        """The next pass of ``model.fit`` has another order."""
-        self.passed += 1
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, in order: int64 (n,). The same for the same seed and epoch, whatever ran before."""

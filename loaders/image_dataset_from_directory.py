@@ -7,7 +7,7 @@ leaves parallelism to autotuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ FILE_TYPES = ("image/bmp", "image/gif", "image/jpeg", "image/png")
 
 
 class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
-    """Keras' dataset. Its n-th pass is the n-th since it was made, so another than the next is taken from a new one."""
+    """Keras' dataset. Its n-th pass is the n-th since it was made, so an earlier one than the next is taken from a new one."""
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
         self._stored = dataset
@@ -35,8 +35,10 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._inside = augment_and_scale(spec) if spec.placement == "pipeline" else []
         self._made, self._paths = self._make()
-        self._passed = 0
         super().__init__(self._made._variant_tensor)
+        self._numbered: tf.data.Dataset | None = self._made
+        """Where numbered passes come from, as long as nobody else takes any; the next of it is number ``_passed``."""
+        self._passed = 0
 
     def _make(self) -> tuple[tf.data.Dataset, list[str]]:
         spec, folder = self._spec, self._stored.path / self._stored.split
@@ -69,21 +71,26 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
             images = layer(images, training=True)
         return images, tf.cast(labels, tf.int64)
 
+    @property
+    def _variant_tensor(self) -> Any:
+        self._numbered = None
+        return super()._variant_tensor
+
     def __iter__(self) -> Iterator[Any]:
-        self._passed += 1
-        return self._naming(iter(self._made))
+        self._numbered = None
+        # Begun with the first batch that is asked for: Keras makes an iterator too many after each epoch of ``fit``.
+        return self._naming(self._made)
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """The n-th pass. Keras reshuffles from a state that each pass moves on."""
-        if n != self._passed:
-            self._made, _ = self._make()
-            self._passed = 0
-            while self._passed < n:
-                next(iter(self._made.take(1)))
-                self._passed += 1
-        return iter(self)
+        """The n-th pass. Keras reshuffles from a state that each pass moves on: where others may have, from a new dataset."""
+        if self._numbered is None or n < self._passed:
+            self._numbered, self._passed = self._make()[0], 0
+        for _ in range(self._passed, n):
+            iter(self._numbered)  # moves the state on, and reads nothing
+        self._passed = n + 1
+        return self._naming(iter(self._numbered))
 
-    def _naming(self, batches: Iterator[Any]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def _naming(self, batches: Iterable[Any]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """TensorFlow says that an image cannot be decoded, not which."""
         try:
             yield from batches

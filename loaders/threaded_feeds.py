@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from loaders.augmentation import Draws
 from loaders.base import Stage
+from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from loaders.recut import Delivered
 from loaders.stream import StreamFeed, tensor_of
@@ -51,7 +51,7 @@ class ThreadedDataset(StreamFeed):
         return passes(self.threads, n)
 
 
-class ThreadedSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
+class ThreadedSequence(NumberedPasses):
     """Batches by number, each made by whichever of Keras' threads asks for it."""
 
     def __init__(self, threads: Threads) -> None:
@@ -59,7 +59,6 @@ class ThreadedSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras sh
         super().__init__(workers=spec.threads(), max_queue_size=max(1, spec.prefetch) + spec.threads())
         self.threads = threads
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
-        self._passed = 0
         self._lock = Lock()
         self._current: tuple[int, NDArray[np.int64], Draws | None] | None = None
 
@@ -68,15 +67,11 @@ class ThreadedSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras sh
 
     def __getitem__(self, index: int) -> Delivered:
         with self._lock:
-            if self._current is None or self._current[0] != self._passed:
-                self._current = self._passed, self.threads.order(self._passed), self.threads.draws(self._passed)
+            if self._current is None or self._current[0] != self.passed:
+                self._current = self.passed, self.threads.order(self.passed), self.threads.draws(self.passed)
             _, order, draws = self._current
         size = self.threads.spec.batch_size
         return self.threads.fill(self.threads.batch(index, order[index * size : (index + 1) * size], draws))
-
-    def on_epoch_end(self) -> None:
-        """The next pass of ``model.fit`` has another order."""
-        self._passed += 1
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass, by this loader's own threads."""

@@ -146,6 +146,50 @@ def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str
     assert np.isfinite(seen).all()
 
 
+class Sees(keras.Model):  # type: ignore[misc]  # Keras ships no types
+    """Learns nothing, and remembers each batch that ``fit`` gives it: its labels, and the mean of its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.batches: list[tuple[tuple[int, ...], float]] = []
+
+    def call(self, images: Any) -> Any:
+        return self.dense(keras.ops.mean(images, axis=(1, 2)))
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        images, labels = data
+        self.batches.append(seen(images, labels))
+        return {"loss": 0.0}
+
+
+def seen(images: Any, labels: Any) -> tuple[tuple[int, ...], float]:
+    return tuple(np.asarray(labels).tolist()), round(float(np.asarray(images, np.float64).mean()), 3)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_the_passes_of_fit_are_the_numbered_ones_whatever_ran_before(stored: Stored, options: Options, loader: str) -> None:
+    spec = replace(PLAIN, placement="model", options=options(loader))
+    feed, other = build(stored, loader, spec), build(stored, loader, spec)
+    model = Sees()
+    model.compile(run_eagerly=True)
+    try:
+        numbered = [[seen(*batch) for batch in feed.epoch(n)] for n in range(4)]
+        assert numbered[0] != numbered[1]
+        # fit would shuffle the batches of a PyDataset by Python's own generator.
+        model.fit(other, epochs=3, verbose=0, shuffle=False)
+        model.fit(other, epochs=1, verbose=0, shuffle=False)
+        count = len(feed)
+        assert [model.batches[n * count : (n + 1) * count] for n in range(4)] == numbered
+        if hasattr(other, "map"):
+            assert len(list(other.map(lambda images, labels: (images, labels)))) == count
+        for n in (0, 2, 1):
+            assert [seen(*batch) for batch in other.epoch(n)] == numbered[n]
+    finally:
+        feed.close()
+        other.close()
+
+
 def test_the_model_augments_as_the_pipeline_is_proven_to(stored: Stored) -> None:
     feed = build(stored, "image_data_generator", replace(SPEC, placement="model", scaling="none"))
     rings = Rings((SIZE, SIZE))

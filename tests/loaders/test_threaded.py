@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,6 +71,26 @@ def test_what_nobody_holds_is_used_again(stored: Stored) -> None:
         assert addresses.total() == 50
         assert len(addresses) <= 10
         assert all(address % ALIGNMENT == 0 for address in addresses)
+
+
+@pytest.mark.parametrize("loader", ["from_generator", "threaded"])
+def test_a_feed_that_is_let_go_of_lets_go_of_its_batches(stored: Stored, loader: str) -> None:
+    feed = LOADERS[loader].build(open_dataset(stored("lmdb", "encoded")), SPEC)
+    for batches in (feed, feed.epoch(0)):
+        assert len(list(batches)) == len(feed)
+    known = weakref.ref(feed)
+    feed.close()
+    del feed, batches
+    gc.collect()
+    assert known() is None
+
+
+def test_what_is_made_of_a_feed_keeps_it(stored: Stored) -> None:
+    expected = len(build(stored("lmdb", "encoded"), SPEC))
+    mapped = build(stored("lmdb", "encoded"), SPEC).map(lambda images, labels: (images, labels))
+    batches = iter(build(stored("lmdb", "encoded"), SPEC))
+    gc.collect()
+    assert len(list(mapped)) == len(list(batches)) == expected
 
 
 def test_memory_is_free_only_when_the_last_view_is_gone() -> None:
@@ -177,6 +198,7 @@ def test_a_pydataset_hands_over_the_same_passes(stored: Stored) -> None:
         assert isinstance(sequence, keras.utils.PyDataset)
         assert isinstance(dataset, tf.data.Dataset)
         for number in range(2):
+            sequence.on_epoch_begin()
             wanted = epoch(dataset, number)
             for found in ([sequence[index] for index in range(len(sequence))], epoch(sequence, number)):
                 for (images, labels), (same, also) in zip(found, wanted, strict=True):
