@@ -38,11 +38,11 @@ def run(app: typer.Typer, program: str) -> None:
     try:
         code = app(prog_name=program, standalone_mode=False)
     except FeedbenchError as error:
-        sys.stderr.write("\n".join(map(shown, f"{program}: {error}".split("\n"))) + "\n")
+        sys.stderr.write(shown(f"{program}: {error}") + "\n")
         code = error.exit_code
     except _WrongCall as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message:  # none where help has been printed instead
-            sys.stderr.write(f"{program}: {message.rstrip('.')} (see --help)\n")
+            sys.stderr.write(shown(f"{program}: {message.rstrip('.')} (see --help)") + "\n")
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

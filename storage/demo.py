@@ -192,7 +192,7 @@ def main(
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("drawing", total=count)
         draw(out, count, seed, lambda done, _: bar.update(task, completed=done))
-    typer.echo(f"{count:,} images: {out}")
+    typer.echo(console.shown(f"{count:,} images: {out}"))
 
 
 if __name__ == "__main__":

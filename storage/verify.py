@@ -57,8 +57,9 @@ def main(
         raise DataError(f"{path} has {console.counted(len(faults), 'fault')}, listed above. Convert the images again.")
     seconds = time.perf_counter() - started
     read = "all" if share == 1 else f"{share:.3%}".rstrip("0%").rstrip(".") + "% of"
+    size = f"{info.stored_bytes / 1e6:,.1f} MB"
     typer.echo(
-        f"sound: {read} {console.counted(info.stored_samples, 'image')}, {info.stored_bytes / 1e6:,.1f} MB, {seconds:.1f} s: {path}"
+        console.shown(f"sound: {read} {console.counted(info.stored_samples, 'image')}, {size}, {seconds:.1f} s: {path}")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from storage.base import PAYLOADS
 from storage.convert import app
 from storage.errors import DataError
 from storage.verification import verify
+from storage.verify import app as verify_app
 from tests.storage.odd import picture, save
 
 JPEG = save(picture(), "JPEG")
@@ -150,3 +152,37 @@ def test_what_the_scan_refuses_cannot_command_a_terminal(kind: str, tmp_path: Pa
     with pytest.raises(DataError, match=r"a\\x1b\[2J\\nstorage\.convert: done") as refused:
         storage.convert(tmp_path / "photos", to="hdf5", out=tmp_path / "out", workers=1)
     assert "\n" not in str(refused.value)
+
+
+def test_what_a_manifest_or_table_says_cannot_forge_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever of it an error repeats: the name of a format, of a field, of a class, of a split, of a column."""
+    forged = "x\x1b[2J\n\u202estorage.verify: sound"
+
+    def assert_written_out(program: str, *arguments: str) -> None:
+        monkeypatch.setattr("sys.argv", [program, *arguments])
+        with pytest.raises(SystemExit) as failed:
+            console.run({"storage.verify": verify_app, "storage.convert": app}[program], program)
+        assert failed.value.code != 0
+        lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+        assert "x\\x1b[2J\\n\\u202estorage.verify: sound" in "".join(lines)
+        assert all(line == console.shown(line) for line in lines)
+        assert lines[-1].startswith(f"{program}: ")
+        assert not any(line.startswith("storage.verify: sound") for line in lines)
+
+    monkeypatch.chdir(tmp_path)
+    Path("photos/cat").mkdir(parents=True)
+    Path("photos/cat/1.jpg").write_bytes(JPEG)
+    storage.convert("photos", to="hdf5", out="out", workers=1)
+    sound = json.loads(Path("out/dataset.json").read_text())
+    for change in ({"format": forged}, {forged: 1}, {"name": f"/{forged}"}, {"class_names": [forged]}):
+        Path("out/dataset.json").write_text(json.dumps(sound | change))
+        assert_written_out("storage.verify", "out", "--against", "photos")
+    empty = {"samples": 0, "shards": []}
+    Path("out/dataset.json").write_text(json.dumps(sound | {"splits": {f"{forged}": empty, "train": empty}}))
+    assert_written_out("storage.convert", "--from", "out", "--to", "lmdb", "--split", "validation=0.5")
+    for heading in (["path", forged], ["path", "label", forged, forged]):
+        with Path("table.csv").open("w", newline="") as file:
+            csv.writer(file).writerow(heading)
+        assert_written_out("storage.convert", "--from", "table.csv", "--to", "lmdb")
