@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from loaders.base import LoaderSpec
-from storage.errors import FeedbenchError
+from storage.errors import FeedbenchError, UsageError
 
 ALIGNMENT = 64
 """Bytes. What is aligned less, TensorFlow copies."""
@@ -57,10 +58,20 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._passed = 0
         self._failure: FeedbenchError | None = None
         self.layers = list(layers)
-        self._wrapped = self._through_tf_data(self._next)
+        self._wrapped = self._through_tf_data()
         super().__init__(self._wrapped._variant_tensor)
 
-    def _through_tf_data(self, generate: Callable[[], Iterator[Any]]) -> tf.data.Dataset:
+    def _through_tf_data(self, n: int | None = None) -> tf.data.Dataset:
+        """The n-th pass, or with None whichever is the next when one begins."""
+        # TensorFlow lets go of a Python function only when the process ends: it must not hold the feed and its batches.
+        feed = weakref.ref(self)
+
+        def generate() -> Iterator[Any]:
+            owner = feed()
+            if owner is None:
+                raise UsageError("nobody holds this feed any more: keep it as long as it is read")
+            return owner._remembering(owner._next() if n is None else n)
+
         dtype = "float32" if self._spec.placement == "pipeline" else self._spec.dtype
         signature = (
             tf.TensorSpec((None, *self._spec.image_size, 3), dtype),
@@ -71,9 +82,9 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(self._length))
         return dataset.prefetch(self._prefetch or tf.data.AUTOTUNE)
 
-    def _next(self) -> Iterator[Any]:
+    def _next(self) -> int:
         number, self._passed = self._passed, self._passed + 1
-        return self._remembering(number)
+        return number
 
     def _remembering(self, number: int) -> Iterator[Any]:
         try:
@@ -88,7 +99,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             yield from ((tensor_of(images), tensor_of(labels)) for images, labels in self._passes(n))
             return
         try:
-            yield from self._through_tf_data(lambda: self._remembering(n))
+            yield from self._through_tf_data(n)
         except tf.errors.OpError:
             if self._failure is not None:
                 raise self._failure from None

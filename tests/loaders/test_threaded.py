@@ -75,7 +75,7 @@ def test_what_nobody_holds_is_used_again(stored: Stored) -> None:
 
 @pytest.mark.parametrize("loader", ["from_generator", "threaded"])
 def test_a_feed_that_is_let_go_of_lets_go_of_its_batches(stored: Stored, loader: str) -> None:
-    feed = LOADERS[loader].build(open_dataset(stored("lmdb", "encoded")), SPEC)
+    feed: Any = LOADERS[loader].build(open_dataset(stored("lmdb", "encoded")), SPEC)
     for batches in (feed, feed.epoch(0)):
         assert len(list(batches)) == len(feed)
     known = weakref.ref(feed)
