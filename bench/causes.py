@@ -47,9 +47,18 @@ CAUSES = {
             mean=0.2,
         ),
         Cause(
-            name="nearest at a tie",
-            why="where two pixels are equally near, rounding errors of a fixed-point or added-up position choose",
-            filters={"nearest": "nearest"},
+            name="DALI's antialiased edge",
+            why="DALI's triangle goes on beyond the edge, where it takes the edge pixel again",
+            filters={"antialias": "antialias_repeated"},
+        ),
+        Cause(
+            name="Pillow's nearest",
+            why="Pillow adds up positions, and where two pixels are equally near, the rounding errors of that choose",
+            filters={"nearest": "nearest_added"},
+        ),
+        Cause(
+            name="DALI's nearest",
+            why="DALI adds up positions of rows in single precision, and computes those of columns: so it takes other sides at ties",
             largest=255,
             mean=0.2,
         ),

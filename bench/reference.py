@@ -84,9 +84,16 @@ def _centres(source: int, target: int) -> NDArray[np.float64]:
 
 
 def _nearest(source: int, target: int) -> NDArray[np.float64]:
-    """The source pixel in which the middle of the target pixel lies; in whole numbers, so that no rounding moves an edge."""
-    index: NDArray[np.int64] = (2 * np.arange(target) + 1) * source // (2 * target)
-    return np.eye(source)[index]
+    """The source pixel in which the middle of the target pixel lies, in single precision: what nearest means where two are as near."""
+    middles = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * (np.float32(source) / np.float32(target))
+    return np.eye(source)[np.floor(middles).astype(int).clip(0, source - 1)]
+
+
+def _nearest_added(source: int, target: int) -> NDArray[np.float64]:
+    """Pillow's nearest: middles are added up, one step after the other, and so are the rounding errors that decide a tie."""
+    step = source / target
+    middles = np.cumsum([0.5 * step, *[step] * (target - 1)])
+    return np.eye(source)[np.floor(middles).astype(int).clip(0, source - 1)]
 
 
 def _bilinear(source: int, target: int) -> NDArray[np.float64]:
@@ -105,6 +112,16 @@ def _antialias(source: int, target: int) -> NDArray[np.float64]:
     width = max(1.0, source / target)
     distance = np.abs(np.arange(source)[None, :] + 0.5 - _centres(source, target)[:, None]) / width
     return _normalised(np.maximum(0.0, 1.0 - distance))
+
+
+def _antialias_repeated(source: int, target: int) -> NDArray[np.float64]:
+    """The same triangle over an image whose edge pixel goes on beyond the edge, where ``antialias`` weighs what is left."""
+    width = max(1.0, source / target)
+    beyond = int(np.ceil(width))
+    index = np.arange(-beyond, source + beyond)
+    distance = np.abs(index[None, :] + 0.5 - _centres(source, target)[:, None]) / width
+    inside = np.eye(source)[index.clip(0, source - 1)]
+    return _normalised(np.maximum(0.0, 1.0 - distance) @ inside)
 
 
 def _area(source: int, target: int) -> NDArray[np.float64]:
@@ -138,6 +155,8 @@ FILTERS: dict[str, Weights] = {
     "bilinear": _bilinear,
     "area": _area,
     "nearest": _nearest,
+    "nearest_added": _nearest_added,
     "antialias": _antialias,
+    "antialias_repeated": _antialias_repeated,
     "box": _box,
 }

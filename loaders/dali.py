@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from storage.dataset import StoredDataset
 
 FILTERS = {"bilinear": "INTERP_LINEAR", "nearest": "INTERP_NN", "antialias": "INTERP_TRIANGULAR"}
+DIFFERENCES = {"nearest": ("DALI's nearest",), "antialias": ("DALI's antialiased edge",)}
 MEDIA_TYPES = {"image/jpeg", "image/png", "image/bmp"}
 
 
@@ -52,7 +53,7 @@ class Pipeline:
                 image,
                 size=list(spec.image_size),
                 interp_type=getattr(types, FILTERS[spec.resize]),
-                antialias=False,
+                antialias=spec.resize == "antialias",
             )
             if self.augment:
                 image = fn.rotate(fn.flip(image, horizontal=inputs[1]), angle=inputs[2], keep_size=True, fill_value=0)
@@ -142,6 +143,11 @@ class DaliLoader:
         if spec.on_error == "skip":
             return "DALI cannot skip an unreadable sample"
         return peer_unsupported("nvidia.dali", info, spec)
+
+    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> tuple[str, ...]:
+        """DALI's own filters, at the edge and where two pixels are equally near."""
+        del info
+        return DIFFERENCES.get(spec.resize, ())
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> StreamFeed:
         """A DALI pipeline behind a feed."""

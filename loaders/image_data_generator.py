@@ -42,7 +42,7 @@ PILLOW_FILTERS = {"bilinear": "bilinear", "antialias": "bilinear", "nearest": "n
 DIFFERENCES = {
     "bilinear": ("Pillow's antialiased bilinear",),
     "area": ("Pillow's box filter",),
-    "nearest": ("nearest at a tie",),
+    "nearest": ("Pillow's nearest",),
 }
 ROTATION_DEGREES = 36
 """RandomRotation(0.1): a tenth of a turn, to either side."""

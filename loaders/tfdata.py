@@ -212,10 +212,6 @@ class TfdataLoader:
             return f"the stored images are {info.image_size}, and image_size is {spec.image_size}"
         return None
 
-    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> tuple[str, ...]:
-        """TensorFlow computes the nearest pixel in single precision."""
-        return ("nearest at a tie",) if info.payload == "encoded" and spec.resize == "nearest" else ()
-
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> TfdataFeed:
         """The pipeline, built once for all epochs."""
         return TfdataFeed(dataset, spec, until)

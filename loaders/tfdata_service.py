@@ -318,10 +318,6 @@ class TfdataServiceLoader:
             return "a cache would stay with the workers, each of which sees other samples in each epoch"
         return TFDATA.unsupported(info, spec)
 
-    def differences(self, info: DatasetInfo, spec: LoaderSpec) -> tuple[str, ...]:
-        """Those of ``tfdata``."""
-        return TFDATA.differences(info, spec)
-
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> ServiceFeed:
         """Starts the service, if it is to run here, and waits until it is ready."""
         del until  # no stages: they are on the workers

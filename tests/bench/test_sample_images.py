@@ -51,7 +51,7 @@ def test_a_case_that_is_proven_again_moves(tmp_path: Path) -> None:
 
 
 def test_a_difference_beyond_white_is_white(tmp_path: Path) -> None:
-    keep(tmp_path, "a", "k", np.full((4, 4, 3), 250, np.uint8), np.zeros((4, 4, 3), np.uint8), "nearest at a tie")
+    keep(tmp_path, "a", "k", np.full((4, 4, 3), 250, np.uint8), np.zeros((4, 4, 3), np.uint8), "fast DCT")
     (only,) = read(tmp_path)
     assert (shown(tmp_path, only.file("difference")) == 255).all()
 

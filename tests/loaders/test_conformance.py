@@ -15,7 +15,7 @@ from bench.identity import Rings, align
 from loaders import LOADERS
 from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
-from storage.base import PAYLOADS
+from storage.base import PAYLOADS, RESIZES, Resize
 from storage.dataset import read_info
 from tests.loaders.conftest import SIZE, TRAIN, Options, Stored
 
@@ -45,6 +45,18 @@ def test_delivers_every_sample_once_with_its_label_and_pixels(
     pixels = prove(path, "train", loader, replace(spec, options=options(loader)))
     assert pixels.samples_checked == TRAIN
     assert payload == "encoded" or pixels.verdict == "identical"
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_filter_is_proven(stored: Stored, options: Options, loader: str, resize: Resize) -> None:
+    spec = replace(PLAIN, image_size=(100, 96), resize=resize, placement="model", options=options(loader))
+    for format_name in FORMATS:
+        path = stored(format_name, "encoded")
+        if LOADERS[loader].unsupported(read_info(path), spec) is None:
+            assert prove(path, "train", loader, spec).samples_checked == TRAIN
+            return
+    pytest.skip(f"{loader} serves no format with {resize}")
 
 
 def supported(stored: Stored, loader: str, spec: LoaderSpec) -> Any:
