@@ -86,14 +86,20 @@ def _centres(source: int, target: int) -> NDArray[np.float64]:
 def _nearest(source: int, target: int) -> NDArray[np.float64]:
     """The source pixel in which the middle of the target pixel lies, in single precision: what nearest means where two are as near."""
     middles = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * (np.float32(source) / np.float32(target))
-    return np.eye(source)[np.floor(middles).astype(int).clip(0, source - 1)]
+    return _one_each(middles, source)
 
 
 def _nearest_added(source: int, target: int) -> NDArray[np.float64]:
     """Pillow's nearest: middles are added up, one step after the other, and so are the rounding errors that decide a tie."""
     step = source / target
     middles = np.cumsum([0.5 * step, *[step] * (target - 1)])
-    return np.eye(source)[np.floor(middles).astype(int).clip(0, source - 1)]
+    return _one_each(middles, source)
+
+
+def _one_each(middles: NDArray[np.floating], source: int) -> NDArray[np.float64]:
+    """All weight on the source pixel in which each middle lies."""
+    weights: NDArray[np.float64] = np.eye(source)[np.floor(middles).astype(int).clip(0, source - 1)]
+    return weights
 
 
 def _bilinear(source: int, target: int) -> NDArray[np.float64]:
