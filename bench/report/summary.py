@@ -22,11 +22,13 @@ from bench.report.labels import marked, with_shared
 from bench.report.markdown import block, code, table, text
 from bench.report.verdict import MOST_HIDDEN, verdict
 from bench.speeds import contenders, in_order, in_words, speeds
+from storage.console import counted
 
 MOST_ROWS = 16
 """Cases a step that a summary lists; the rest stand in results.csv."""
 MOST_LINES = 10
 MOST_TIES = 4
+LEFT_OUT = "; cases that leave preprocessing to the model do less of the work here, and are left out"
 LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
 """What a case of each payload is measured against: a case can't decode faster than decoding alone."""
 
@@ -54,7 +56,8 @@ def _when(run: Run) -> str:
     facts = next(iter(run.info.datasets.values()), None)
     parts = [
         f"Run {text(run.info.name)}", text(run.info.started_at.replace("T", " ")[:16]) + " UTC" if run.info.started_at else "",
-        f"{facts.samples:,} images" if facts else "", run.info.left_out, f"{len(run.info.cases)} cases", f"{run.info.sweeps} sweeps",
+        counted(facts.samples, "image") if facts else "", run.info.left_out, counted(len(run.info.cases), "case"),
+        counted(run.info.sweeps, "sweep"),
         "" if run.info.finished else "not finished",
     ]  # fmt: skip
     return " · ".join(part for part in parts if part)
@@ -97,13 +100,14 @@ def _cells(row: Mapping[Any, Any], labels: Mapping[str, str], limits: Mapping[st
 
 
 def _fastest(run: Run, tables: Tables) -> Iterator[str]:
-    """A line a step: the fastest, and who ties."""
+    """A line a step: the fastest, and who ties. Says so where a faster one does less of the work."""
     measured = speeds(run)
     lines = []
     for step in in_order(case.step.step for case in measured):
         group = contenders(measured, step)
         if group:
-            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, tables.labels)}")
+            part = any(case.leaves_work and case.step.step == step and case not in group for case in measured)
+            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, tables.labels)}{LEFT_OUT if part else ''}")
     yield "\n".join(lines)
 
 

@@ -261,3 +261,20 @@ def test_a_placement_is_no_disadvantage_where_loading_alone_was_measured_outside
     chosen, tied = best(measured, cases[:2])
     assert len(tied) == 2
     assert chosen == inside, "hdf5 loads faster alone, and only outside the model was that measured"
+
+
+def test_what_does_less_of_the_work_is_said_to_be_left_out_of_the_fastest(said: str) -> None:
+    lines = section(said, "The fastest, and what ties with it").strip().splitlines()
+    listed = [row["case"] for row in rows(section(said, "Cases, fastest first").split("**loading alone**")[1])]
+    assert next(case for case in listed if "limit:" not in case).endswith("-model`")
+    (alone,) = (line for line in lines if line.startswith("- loading alone: "))
+    assert "-model`" not in alone
+    assert [line for line in lines if "cases that leave preprocessing to the model do less of the work here" in line] == [
+        alone
+    ]
+
+
+def test_one_of_a_kind_is_counted_as_one(tmp_path: Path) -> None:
+    case = Case(format="directory", payload="encoded", loader="tfdata")
+    one = synthetic_run(tmp_path, cases=[case], sweeps=1)
+    assert " · 1 case · 1 sweep\n" in summary(one, tables(one))
