@@ -60,7 +60,7 @@ def compare(
             return
         for split, listed in source.splits.items():
             KeyIndex(listed.listing, folder / "index" / split)
-            np.zeros(len(listed), np.uint8).tofile(folder / "index" / split / "seen")
+            (folder / "index" / split / "seen").write_bytes(bytes(len(listed)))
         only = next(iter(source.splits)) if len(source.splits) == 1 else None
         tasks = [
             Comparison(root, split, number, origin, only or split, source.splits[only or split],

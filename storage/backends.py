@@ -106,7 +106,7 @@ def _follow_the_parent(parent: int) -> None:
 @contextmanager
 def ticking(folder: Path, shards: int, report: Callable[[Any], None] | None) -> Iterator[None]:
     """Make the file of progress in ``folder`` and, from a thread of its own, report the rows done of each shard under way."""
-    np.zeros(shards, np.int64).tofile(folder / "progress")
+    (folder / "progress").write_bytes(bytes(8 * shards))
     if report is None:
         yield
         return

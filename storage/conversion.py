@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,7 +134,10 @@ def _preparing(progress: Callable[[Progress], None] | None) -> Callable[[str, in
 def _cannot_write(target: Path, error: OSError) -> DataError:
     if disk_is_full(error):
         free = shutil.disk_usage(target.parent).free
-        return DataError(f"no space for {target}: {free / 1e6:,.1f} MB are free. Free some, or choose another --out")
+        return DataError(
+            f"no space for {target}, not even for the list of its images: {free / 1e6:,.1f} MB are free. Free some, or choose "
+            "another --out"
+        )
     return DataError(f"{target} cannot be made: {error.strerror or error} ({error.filename or 'no file named'})")
 
 
@@ -155,13 +158,20 @@ def _convert(
     recorded = json.dumps({"source": [source.digest(), source.stamp], **asdict(recipe)}, sort_keys=True)
     if workspace.finished(recorded, overwrite=overwrite):
         return read_info(workspace.target)
-    workspace.begin(recorded)
     splits = plan_splits(source, recipe.order, recipe.seed, dict(recipe.split))
-    tasks = _tasks(source, splits, recipe, workspace)
-    dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
-    info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
-    _list_skipped(workspace.path / SKIPPED, dones)
-    workspace.commit(info.model_dump_json(indent=1))
+    try:
+        workspace.begin(recorded)
+        tasks = _tasks(source, splits, recipe, workspace)
+        dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
+        info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
+        _list_skipped(workspace.path / SKIPPED, dones)
+        workspace.commit(info.model_dump_json(indent=1))
+    except (DiskFullError, OSError) as error:
+        if isinstance(error, OSError) and not disk_is_full(error):
+            raise
+        planned = (shard for split in splits for shard in _shards(source, split, recipe))
+        needed = sum(shard.bytes for shard in planned if not _note(workspace, shard).is_file())
+        raise DataError(_full(workspace, needed)) from error
     return info
 
 
@@ -172,17 +182,21 @@ def _tasks(source: Source, splits: list[PlannedSplit], recipe: Recipe, workspace
         recipe.max_side, recipe.quality, recipe.max_pixels,
     )  # fmt: skip
     tasks: list[Task] = []
-    height, width = recipe.image_size
     for split in splits:
         order = job.workspace / job.token / f"{split.name}.order"
-        split.rows.tofile(order)
+        order.write_bytes(split.rows.data)  # not tofile, which takes a full disk's short file for whole
         found = source.splits[split.source]
         # Workers are in other folders, be they Dask's, or joblib's that were started before the caller went elsewhere.
         images = found.images.absolute()
-        sizes = height * width * 3 if recipe.payload == "raw" else found.listing.sizes
-        for shard in split.shards(sizes, recipe.shard_bytes):
+        for shard in _shards(source, split, recipe):
             tasks.append(Task(job, shard, len(tasks), images, found.listing, order))
     return tasks
+
+
+def _shards(source: Source, split: PlannedSplit, recipe: Recipe) -> Iterator[PlannedShard]:
+    height, width = recipe.image_size
+    sizes = height * width * 3 if recipe.payload == "raw" else source.splits[split.source].listing.sizes
+    return split.shards(sizes, recipe.shard_bytes)
 
 
 def _write_all(
@@ -208,23 +222,19 @@ def _write_all(
 
     left = [task for task in tasks if task.tick not in finished]
     needed = sum(task.shard.bytes for task in left)
-    free = shutil.disk_usage(workspace.path).free
-    if needed > free and keeps_size:
-        raise DataError(_full(workspace, needed, free))
+    if needed > shutil.disk_usage(workspace.path).free and keeps_size:
+        raise DataError(_full(workspace, needed))
     none = [0] * len(tasks)
-    try:
-        writing = run(left, workers or len(os.sched_getaffinity(0)), backend, address)
-        with ticking(workspace.path / workspace.token, len(tasks), report if progress else None), closing(writing):
-            for tick in writing:
-                finished.add(tick)
-                report(none)
-    except DiskFullError as error:
-        needed = sum(task.shard.bytes for task in tasks if task.tick not in finished)
-        raise DataError(_full(workspace, needed, shutil.disk_usage(workspace.path).free)) from error
+    writing = run(left, workers or len(os.sched_getaffinity(0)), backend, address)
+    with ticking(workspace.path / workspace.token, len(tasks), report if progress else None), closing(writing):
+        for tick in writing:
+            finished.add(tick)
+            report(none)
     return [Done.model_validate_json(_note(workspace, task.shard).read_bytes()) for task in tasks]
 
 
-def _full(workspace: Workspace, needed: int, free: int) -> str:
+def _full(workspace: Workspace, needed: int) -> str:
+    free = shutil.disk_usage(workspace.target.parent).free
     return (
         f"no space for {workspace.target}: about {needed / 1e6:,.1f} MB are still needed, {free / 1e6:,.1f} MB are free. "
         "Free some, or choose another --out; the same command then goes on"

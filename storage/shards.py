@@ -103,9 +103,14 @@ class DiskFullError(DataError):
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether this came of a full disk or quota, whichever library says so."""
+    """Whether this came of a full disk or quota, whichever library says so; closing a file after that may fail with other words."""
     full = (errno.ENOSPC, errno.EDQUOT)
-    return (isinstance(error, OSError) and error.errno in full) or any(os.strerror(code) in str(error) for code in full)
+    before = error.__cause__ or error.__context__
+    return (
+        (isinstance(error, OSError) and error.errno in full)
+        or any(os.strerror(code) in str(error) for code in full)
+        or (isinstance(before, Exception) and disk_is_full(before))
+    )
 
 
 def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str, str]]) -> Iterator[Sample]:

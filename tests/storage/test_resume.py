@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -274,15 +275,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def fill(place: Path) -> Path:
-    """A file in ``place`` that leaves no byte free."""
+def fill(place: Path, pages_free: int = 0) -> Path:
+    """A file in ``place`` that leaves so many pages free."""
     filler = place / "filler"
     with filler.open("wb", buffering=0) as file:
-        try:
+        with suppress(OSError):
             while True:
                 file.write(bytes(4096))
-        except OSError:
-            return filler
+        file.truncate(max(0, file.tell() - 4096 * pages_free))
+    return filler
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -312,6 +313,45 @@ def test_a_disk_that_fills_up(
     assert contents(out) == undisturbed(name)
     assert all((out / file).stat().st_ino == inode for file, (inode, _) in kept.items())
     assert [path.name for path in small_disk.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_disk_with_fewer_pages_than_it_takes(
+    name: str, source: Path, undisturbed: Callable[[str], dict[str, bytes]], small_disk: Path
+) -> None:
+    """Whatever finds no space first: the list of images, the order, a shard, its note, the manifest."""
+    out = small_disk / "out"
+    storage.convert(source, to="tfrecord", out=out, seed=9, workers=1)
+    before = contents(out)
+    said: list[str] = []
+    for pages in range(128):
+        filler = fill(small_disk, pages)
+        try:
+            storage.convert(source, to=name, out=out, shard_bytes=SHARD_BYTES, workers=1, overwrite=True)
+            break
+        except DataError as error:
+            said.append(str(error))
+        assert contents(out) == before
+        filler.unlink()
+        shutil.rmtree(small_disk / "out.partial", ignore_errors=True)
+    full = (
+        r"no space for .*out(, not even for the list of its images|: about 0\.0 MB are still needed)[:,] 0\.\d MB are free"
+    )
+    assert len(said) > 10
+    assert [line for line in said if not re.match(full, line)] == []
+    assert contents(out) == undisturbed(name)
+
+
+def test_a_disk_too_small_for_the_order_of_many_images(small_disk: Path, tmp_path: Path) -> None:
+    """Which takes several pages: half of it must not pass for all."""
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for number in range(2000):
+        (tmp_path / "photos" / "cat" / f"{number}.gif").write_bytes(bytes(1000))
+    for pages in range(60):
+        filler = fill(small_disk, pages)
+        with pytest.raises(DataError, match=r"^no space for .*out(, not even for the list|: about 2.0 MB are still needed)"):
+            storage.convert(tmp_path / "photos", to="tfrecord", out=small_disk / "out", workers=1)
+        filler.unlink()
 
 
 @pytest.mark.parametrize("name", FORMATS)
