@@ -139,8 +139,12 @@ class StoredDataset:
 
         from storage.graph_source import open_source
 
+        readers = [self.shard(number) for number in range(self.shards)]
         with tf.init_scope():
-            return open_source(self, portable=self.portable)
+            source = open_source(self.info, readers, self.read, portable=self.portable)
+        if source is None:
+            raise UsageError(f"{self.path}: its images do not lie in its files as they are, so only Python can read them")
+        return source
 
     @cached_property
     def _label_tensor(self) -> tf.Tensor:

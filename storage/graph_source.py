@@ -9,17 +9,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.base import SupportsFiles, all_places
-from storage.errors import UsageError
+from storage.base import Batch, DatasetInfo, Reader, SupportsFiles, all_places
 from storage.mapped import GraphRows, MappedBytes, MappedRows, Places, cut
-
-if TYPE_CHECKING:
-    from storage.dataset import StoredDataset
 
 Tensor: TypeAlias = Any
 _ALIGNMENT = 64
@@ -35,22 +31,21 @@ class Source(Protocol):
         """One encoded image, a string scalar."""
 
 
-def open_source(dataset: StoredDataset, *, portable: bool = False) -> Source:
-    """The fastest source that a dataset allows; or a ``portable`` one, whose graph runs in other processes, which see the same files.
+def open_source(
+    info: DatasetInfo, readers: Sequence[Reader], read: Callable[[NDArray[np.int64]], Batch], *, portable: bool = False
+) -> Source | None:
+    """The fastest source that the ``readers`` of a split's shards allow; where they allow none, one that calls ``read`` a batch.
 
-    UsageError if there is no portable one.
+    A ``portable`` one's graph runs in other processes, which see the same files; None if there is none.
     """
-    readers = [dataset.shard(number) for number in range(dataset.shards)]
-    raw = dataset.info.image_size if dataset.info.payload == "raw" else None
+    raw = info.image_size if info.payload == "raw" else None
     if readers and all(isinstance(reader, SupportsFiles) for reader in readers):
         return _Files([reader for reader in readers if isinstance(reader, SupportsFiles)])
     places = [shard for shard in all_places(readers) or () if len(shard.starts)]
     if portable:
-        if not places:
-            raise UsageError(f"{dataset.path}: its images do not lie in its files as they are, so only Python can read them")
-        return _Ranges(places, raw)
+        return _Ranges(places, raw) if places else None
     if not places:
-        return _Python(dataset)
+        return _Python(read, raw)
     if raw is None:
         return _Cut(MappedBytes(places))
     row = math.prod(raw) * 3
@@ -59,7 +54,7 @@ def open_source(dataset: StoredDataset, *, portable: bool = False) -> Source:
     if MappedBytes.fit(places, row):
         pages = MappedBytes(places)
         return _Raw(lambda indices: pages.gather(indices, row), raw)
-    return _Python(dataset)
+    return _Python(read, raw)
 
 
 class _Raw:
@@ -156,18 +151,17 @@ class _Ranges:
 class _Python:
     """Through Python, one call a batch: compressed files, and formats that say nothing of places."""
 
-    def __init__(self, dataset: StoredDataset) -> None:
-        self._dataset = dataset
+    def __init__(self, read: Callable[[NDArray[np.int64]], Batch], size: tuple[int, int] | None) -> None:
+        self._batch, self._size = read, size
 
     def read(self, indices: Tensor) -> Tensor:
         import tensorflow as tf
 
-        size = self._dataset.info.image_size if self._dataset.info.payload == "raw" else None
-
         def read(wanted: NDArray[np.int64]) -> Any:
-            images = self._dataset.read(wanted).images
+            images = self._batch(wanted).images
             return np.array(images, object) if isinstance(images, list) else _aligned(images)
 
+        size = self._size
         images = tf.numpy_function(read, [indices], tf.string if size is None else tf.uint8, stateful=False)
         images.set_shape([indices.shape[0]] if size is None else [indices.shape[0], *size, 3])
         return images
