@@ -32,6 +32,14 @@ Keep: TypeAlias = Callable[[str, NDArray[np.uint8], NDArray[np.uint8], str], Non
 CANDIDATES = 8
 ROTATION_DEGREES = 36
 """RandomRotation(0.1): a tenth of a turn, to either side."""
+ONE_IMAGE_DB = 10
+"""How far the PSNR of a single image may fall below what is allowed for all of them."""
+UNDONE: dict[str, Callable[[Delivered], Delivered]] = {
+    "flipped": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "with its channels in reverse order": lambda image: image[..., ::-1],
+}
+"""Mistakes that leave an image recognisable, and what makes them good again."""
 
 
 class NotEquivalentError(FeedbenchError):
@@ -173,7 +181,7 @@ class _Walk:
         if scores[first] > 3 + 0.5 * references.contrast(best):
             raise NotEquivalentError(
                 f"{loader}: sample {self.delivered} of the epoch is no stored image; the likest, {references.keys[best]}, "
-                f"differs by {scores[first]:.1f} levels on average"
+                f"differs by {scores[first]:.1f} levels on average{self._wrongly(image, scores[first])}"
             )
         as_good = [c for c, score in zip(candidates, scores, strict=True) if score <= 1.2 * scores[first] + 0.1]
         members = [m for c in as_good for m in references.copies(c)]
@@ -190,6 +198,17 @@ class _Walk:
         else:
             self._compare(loader, image, best)
 
+    def _wrongly(self, image: Delivered, residual: float) -> str:
+        """Which stored image it would be, were it not for a common mistake; nothing if that is no closer by half."""
+        rings, references = Rings(self.spec.image_size), self.references
+        for mistake, undone in UNDONE.items():
+            likest = undone(image)
+            fingerprint = fingerprints(rings.unroll(likest[np.newaxis]))[0]
+            for candidate in references.nearest(fingerprint, CANDIDATES):
+                if float(np.abs(likest - references.expected[candidate]).mean()) < min(3, residual / 2):
+                    return f"; {mistake}, it is {references.keys[candidate]}"
+        return ""
+
     def _compare(self, loader: str, image: Delivered, index: int) -> None:
         """Pixels against the reference, and against what the named causes make of it."""
         levels = np.rint(image)
@@ -203,6 +222,14 @@ class _Walk:
             raise NotEquivalentError(
                 f"{loader}: {self.references.keys[index]} differs by up to {from_wanted.max():.0f} levels from filter "
                 f"{self.wanted.filter!r}; at most {self.wanted.largest:.0f} have a named cause"
+                f"{self._wrongly(image, float(from_wanted.mean()))}"
+            )
+        psnr = _psnr(float(min((difference**2).mean(), (from_wanted**2).mean())))
+        least = self.wanted.psnr_db - ONE_IMAGE_DB
+        if psnr is not None and psnr < least:
+            raise NotEquivalentError(
+                f"{loader}: {self.references.keys[index]} differs by a PSNR of {psnr:.1f} dB from filter {self.wanted.filter!r}; "
+                f"at least {least:.0f} dB have a named cause"
             )
         if self.shown is None or self.references.keys[index] < self.references.keys[self.shown[0]]:
             self.shown = index, np.clip(levels, 0, 255).astype(np.uint8)

@@ -42,6 +42,7 @@ class BrokenFeed:
 class BrokenLoader:
     breaks: Callable[[Batches], Batches]
     changes: dict[str, Any]
+    beneath: str = "image_data_generator"
     name: str = "broken"
     stages: tuple[Stage, ...] = ()
 
@@ -49,7 +50,7 @@ class BrokenLoader:
         return None
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> Any:
-        return BrokenFeed(LOADERS["image_data_generator"].build(dataset, replace(spec, **self.changes)), self.breaks)
+        return BrokenFeed(LOADERS[self.beneath].build(dataset, replace(spec, **self.changes)), self.breaks)
 
 
 def whole(batches: Batches) -> Batches:
@@ -114,6 +115,22 @@ def a_shifted_image(batches: Batches) -> Batches:
     return batches
 
 
+def a_flipped_image(batches: Batches) -> Batches:
+    batches[0][0][5] = batches[0][0][5][:, ::-1].copy()
+    return batches
+
+
+def an_image_upside_down(batches: Batches) -> Batches:
+    batches[0][0][5] = batches[0][0][5][::-1].copy()
+    return batches
+
+
+def one_value_three_levels_off(batches: Batches) -> Batches:
+    value = batches[0][0][5, 20, 20, 1]
+    batches[0][0][5, 20, 20, 1] = value + (3 if value < 0 else -3) / np.float32(127.5)
+    return batches
+
+
 def blurred(batches: Batches) -> Batches:
     return [(np.stack([np.rint((cv2.blur(i, (3, 3)) + 1) * 127.5) / 127.5 - 1 for i in images]), y) for images, y in batches]
 
@@ -144,6 +161,10 @@ def flips_only(batches: Batches) -> Batches:
         (wrong_shape, {}, "expected float32"),
         (blue_first, {}, "is no stored image"),
         (noise_for_an_image, {}, "is no stored image"),
+        (blue_first, {"augment": False}, "with its channels in reverse order, it is "),
+        (a_flipped_image, {"augment": False}, "flipped, it is "),
+        (an_image_upside_down, {"augment": False}, "upside down, it is "),
+        (one_value_three_levels_off, {"augment": False}, "differs by up to [34] levels"),
         (a_shifted_image, {"augment": False}, "is no stored image|have a named cause"),
         (blurred, {"augment": False}, "is no stored image|have a named cause"),
         (unrounded, {"augment": False}, "not rounded"),
@@ -165,6 +186,14 @@ def test_a_broken_loader_is_not_equivalent(
     spec = replace(SPEC, augment=augmented or "augment" not in changes, resize="antialias")
     with pytest.raises(NotEquivalentError, match=reason):
         prove(stored("lmdb", "encoded"), "train", "broken", spec)
+
+
+def test_one_wrong_image_is_caught_where_all_may_differ(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOADERS._loaded, "broken", BrokenLoader(a_shifted_image, {}, "tfdata"))
+    spec = replace(SPEC, augment=False, decode="fast")
+    with pytest.raises(NotEquivalentError, match=r"differs by a PSNR of 1\d\.\d dB"):
+        prove(stored("lmdb", "encoded"), "train", "broken", spec)
+    assert prove(stored("lmdb", "encoded"), "train", "tfdata", spec).cause == "fast decoding"
 
 
 @pytest.mark.parametrize("augment", [True, False])
