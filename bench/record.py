@@ -83,6 +83,8 @@ class Measured(_Recorded):
     anon_memory_bytes: int | None = None
     anon_before_bytes: int | None = None
     """Anonymous memory of the process tree just before the feed was opened; None in records that do not have it."""
+    anon_reused_bytes: int | None = None
+    """Of that, what the case used again: TensorFlow's pool keeps what earlier cases freed. What its step needs is left out."""
     minor_faults: int | None = None
     major_faults: int | None = None
     asked_read_bytes: int | None = None

@@ -28,6 +28,7 @@ from bench import meter, tuned
 from bench.accelerator import accelerator
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
+from bench.pool import Pool
 from bench.record import Measured, Pixels
 from bench.run import Opening, images_per_ns, measure, measure_epoch, ticks
 from bench.steady import Pace
@@ -75,6 +76,8 @@ class Visitor:
 
     def __init__(self) -> None:
         self._steps: dict[str, Any] = {}
+        self._pool = Pool()
+        self._needed: dict[Any, int] = {}  # bytes of the pool, by step
         self._known: set[Any] = set()
         self._settled = (0, 0)
 
@@ -117,6 +120,7 @@ class Visitor:
         self._get_to_know(request)
         cold = case.cache == "cold" and request.path is not None
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
+        self._pool.begin()
         before, opened_s = meter.anonymous_bytes(os.getpid()), monotonic()
         feed, opening = _open(request)
         how: dict[str, Any] = {"group": case.step.group, "opening": opening}
@@ -132,7 +136,10 @@ class Visitor:
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
         finally:
             feed.close()
-        common: dict[str, Any] = {"jit_compile": bool(step.jit_compile), "anon_before_bytes": before}
+        reused = max(0, self._pool.reused() - self._needed.get(step, 0))
+        common: dict[str, Any] = {
+            "jit_compile": bool(step.jit_compile), "anon_before_bytes": before, "anon_reused_bytes": reused,
+        }  # fmt: skip
         common |= {name: getattr(step, name, None) for name in ("precision", "fine_tune_at")}
         if first is not None:
             first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
@@ -208,9 +215,11 @@ class Visitor:
             images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
             labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
             # Compiled before any clock runs: a step's compilation is no loader's first batch.
-            for _ in range(2 * case.step.group):
-                step(*_tensors(images, labels))
-            self._steps[key] = step
+            for _ in range(2):
+                self._pool.begin()
+                for _ in range(case.step.group):
+                    step(*_tensors(images, labels))
+            self._steps[key], self._needed[step] = step, self._pool.needed()
         return self._steps[key]
 
 

@@ -101,7 +101,7 @@ def _columns(rows: list[Row]) -> tuple[Column, ...]:
             "anon_memory_bytes",
             "memory",
             memory[0],
-            "Peak anonymous memory, less that held before the feed opened",
+            "Peak anonymous memory, less that held before the feed opened and not used again",
             memory[1],
         ),
         Column("stored_bytes", "stored", stored[0], "Size of the stored dataset", stored[1]),

@@ -109,6 +109,11 @@ def test_no_steady_batch_is_no_throughput() -> None:
     assert METRICS["epoch_turnaround_s"].compute([record(lone)]) == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize(("before", "shown"), [(None, 1000), (300, 700), (1200, 0)])
-def test_memory_is_what_came_on_top_of_what_was_there(before: int | None, shown: int) -> None:
-    assert METRICS["anon_memory_bytes"].compute([record(one(anon_before_bytes=before))]) == shown
+@pytest.mark.parametrize(
+    ("before", "reused", "shown"), [(None, None, 1000), (300, None, 700), (300, 200, 900), (1000, 200, 200), (1200, 0, 0)]
+)
+def test_memory_is_what_came_on_top_of_what_was_there_or_was_used_again(
+    before: int | None, reused: int | None, shown: int
+) -> None:
+    outcome = one(anon_before_bytes=before, anon_reused_bytes=reused)
+    assert METRICS["anon_memory_bytes"].compute([record(outcome)]) == shown

@@ -12,7 +12,9 @@ import pytest
 
 import storage
 from bench.case import Case, StepSpec
+from bench.metrics import METRICS
 from bench.options import processors
+from bench.record import RunRecord
 from bench.steady import Pace
 from bench.visit import Request, Visitor
 from bench.worker import Worker, answers
@@ -97,20 +99,22 @@ def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: 
         assert worker.ask(request("null")).error == ""
 
 
-def test_memory_is_the_cases_own_and_not_what_another_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loader", "cache"), [("threaded", True), ("tfdata", False)])
+def test_memory_is_the_cases_own_and_not_what_another_left(tmp_path: Path, loader: str, cache: bool) -> None:
+    """Half and twice: how many batches tf.data holds at one time varies."""
     draw(tmp_path / "demo", count=64)
     storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
     pace = replace(FAST, measure_batches=24)
-    spec = LoaderSpec(batch_size=8, image_size=(1024, 1024), cache=True)
-    case = Case(format="lmdb", payload="encoded", loader="threaded", spec=spec, step=StepSpec(step="none"))
+    spec = LoaderSpec(batch_size=8, image_size=(1024, 1024), cache=cache)
+    case = Case(format="lmdb", payload="encoded", loader=loader, spec=spec, step=StepSpec(step="none"))
     asked = Request(do="measure", case=case, path=tmp_path / "stored", pace=pace)
-    with Worker(processors(), timeout_s=60) as worker:
-        found = [worker.ask(asked).warm for _ in range(2)]
-    shown = []
-    for one in found:
-        assert one is not None
-        assert one.anon_memory_bytes is not None
-        assert one.anon_before_bytes is not None
-        shown.append(one.anon_memory_bytes - one.anon_before_bytes)
+    with Worker(processors(), timeout_s=300) as worker:
+        found = [worker.ask(asked).warm for _ in range(3)]
+    shown = [
+        METRICS["anon_memory_bytes"].compute([RunRecord(case=case, sweep=0, outcome=one, environment_id="e")]) or 0
+        for one in found
+        if one is not None
+    ]
+    assert len(shown) == 3
     assert min(shown) > 200e6
-    assert max(shown) < 1.3 * min(shown)
+    assert max(shown) < 2 * min(shown)
