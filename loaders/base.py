@@ -24,6 +24,9 @@ Placement: TypeAlias = Literal["pipeline", "model"]
 Scaling: TypeAlias = Literal["tf", "torch", "caffe", "none"]
 Option: TypeAlias = str | int | float | bool
 
+LARGEST_SEED = 2**31 - 1
+"""Keras' generator seeds NumPy with the seed plus a count of batches, and NumPy takes 32 bits."""
+
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
 
@@ -115,6 +118,8 @@ class LoaderSpec:
         _at_least("workers", self.workers, 0)
         _at_least("prefetch", self.prefetch, 0)
         _at_least("seed", self.seed, 0)
+        if self.seed > LARGEST_SEED:
+            raise UsageError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
         if len(self.image_size) != 2:
             raise UsageError(f"image_size must be N or (height, width), got {self.image_size!r}")
         for side in self.image_size:

@@ -5,10 +5,9 @@ No TensorFlow and no Keras here: worker processes import this module.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ from storage.base import DatasetInfo
 from storage.errors import UsageError
 
 T = TypeVar("T")
+
+IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 ROTATION_DEGREES = 36
 """RandomRotation(0.1): a tenth of a turn, to either side."""
@@ -104,9 +105,12 @@ def peer_unsupported(library: str, info: DatasetInfo, spec: LoaderSpec) -> str |
 
 
 def options_of(kind: type[T], spec: LoaderSpec) -> T:
-    """``spec.options`` as a loader's own dataclass. UsageError, naming those there are, for any other."""
-    known = [f.name for f in fields(cast(Any, kind))]
-    unknown = [name for name, _ in spec.options if name not in known]
-    if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}; this loader has: {', '.join(known) or 'none'}")
+    """``spec.options`` as a loader's own dataclass. UsageError for one that it has not, naming those there are, or of another type."""
+    known = get_type_hints(kind)
+    for name, value in spec.options:
+        if name not in known:
+            raise UsageError(f"unknown option {name!r}; this loader has: {', '.join(known)}")
+        wanted = known[name]
+        if wanted in IN_WORDS and type(value) is not wanted and (wanted, type(value)) != (float, int):
+            raise UsageError(f"{name} must be {IN_WORDS[wanted]}, got {value!r}")
     return kind(**dict(spec.options))
