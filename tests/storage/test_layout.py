@@ -14,7 +14,7 @@ import pytest
 
 import storage
 from storage import FORMATS, pixels
-from storage.base import PAYLOADS
+from storage.base import PAYLOADS, Layout, Payload, Sample
 from storage.dataset import read_info
 from tests.storage.made import CLASSES, photos
 
@@ -149,3 +149,21 @@ def test_tfrecord_has_the_fields_that_other_parsers_ask_for(home: Path) -> None:
         assert CLASSES[int(example["image/class/label"])] == example["image/class/text"].numpy().decode()
         count += 1
     assert count == 18
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_tfrecord_holds_what_protobuf_itself_would_serialize(payload: Payload, home: Path) -> None:
+    """Byte for byte, with names that are no ASCII, and lengths and labels around a varint's second and third byte."""
+    import tensorflow as tf
+
+    size = (1, 43) if payload == "raw" else None  # 129 bytes
+    image: Any = np.zeros((1, 43, 3), np.uint8) if payload == "raw" else pixels.encode_png(np.zeros((1, 43, 3), np.uint8))
+    written = [Sample(f"Blüte {'n' * label}/1.png", label, image) for label in (0, 1, 100, 127, 128, 16383, 16384)]
+    path = home / f"records-{payload}"
+    FORMATS["tfrecord"].write_shard(written, path, Layout(payload=payload, image_size=size))
+    stored = [str(home / "data/photos" / f"tfrecord-{payload}" / shard.file)
+              for shard in read_info(home / "data/photos" / f"tfrecord-{payload}").splits["train"].shards]  # fmt: skip
+    records = [record.numpy() for record in tf.data.TFRecordDataset([str(path), *stored])]
+    assert len(records) == len(written) + 18
+    for record in records:
+        assert tf.train.Example.FromString(record).SerializeToString(deterministic=True) == record
