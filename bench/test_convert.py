@@ -26,6 +26,7 @@ import pytest
 
 import storage
 from storage import FORMATS, demo
+from storage.base import PAYLOADS
 from storage.verification import verify
 
 FILES = [int(count) for count in os.environ.get("FEEDBENCH_FILES", "20000,100000").split(",")]
@@ -47,10 +48,18 @@ def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         original = drawn[number % len(drawn)]
         shutil.copyfile(original, original.with_name(f"{original.stem}-{number:07d}.jpg"))
     os.sync()
-    warm = tiny(home / "warm", 200)
-    storage.convert(warm, to="lmdb", out=home / "warmed", shard_bytes=20000)
+    warm(tiny(home / "warm", 200), home)
     yield root
     shutil.rmtree(home)
+
+
+def warm(few: Path, home: Path) -> None:
+    """Have this process, and each worker, import what both sides need: the libraries of each format and of decoding."""
+    for name in ONE_FILE_FORMATS:
+        for payload in PAYLOADS:
+            out = home / f"warm-{name}-{payload}"
+            storage.convert(few, to=name, payload=payload, out=out, shard_bytes=20000 if payload == "encoded" else 1 << 20)
+    decode_and_drop(sorted(few.rglob("*.jpg")))
 
 
 def tiny(root: Path, count: int) -> Path:
