@@ -24,6 +24,7 @@ UNSTEADY = 0.05
 DRIFT = 0.05
 BUSY_SHARE = 0.02
 RESIDENT = 0.999
+EARLY_SHARE = 0.1
 THROTTLED_SHARE = 0.01
 
 
@@ -181,6 +182,7 @@ def _cache(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
             shares = [one.resident_before for one in unproven if one.resident_before is not None]
             held = f", {median(shares):.0%} of the files were still in memory" if shares else ""
             yield f"not proven cold in {len(unproven)} of {len(seen)} sweeps{held}: close what maps the files, or use a disk"
+        yield from _read_early(seen)
         return
     shares = [one.resident_before for one in seen if one.resident_before is not None and one.resident_before < RESIDENT]
     if shares:
@@ -188,6 +190,21 @@ def _cache(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
             f"not proven warm in {len(shares)} of {len(seen)} sweeps: as little as {min(shares):.0%} of the files was in "
             "memory: use fewer images (--limit) or read it as a disk's speed"
         )
+
+
+def _read_early(seen: Sequence[Measured]) -> Iterator[str]:
+    """A pipeline that scans its files when it is built meets a first epoch that is half warm."""
+    shares = [one.opening_read_bytes / total for one in seen if (total := _delivered(one)) and one.opening_read_bytes]
+    early = [share for share in shares if share >= EARLY_SHARE]
+    if early:
+        yield (
+            f"read while opening in {len(early)} of {len(seen)} sweeps: up to {max(early):.0%} of the bytes came from the "
+            "device before the first epoch began: add scan and start-up to it, or give more images"
+        )
+
+
+def _delivered(one: Measured) -> int:
+    return (one.opening_read_bytes or 0) + (one.device_read_bytes or 0)
 
 
 def _neighbour(seen: Sequence[Measured]) -> Iterator[str]:

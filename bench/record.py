@@ -89,6 +89,8 @@ class Measured(_Recorded):
     major_faults: int | None = None
     asked_read_bytes: int | None = None
     device_read_bytes: int | None = None
+    opening_read_bytes: int | None = None
+    """Of a cold epoch: what the device delivered before it, while the dataset was scanned and the pipeline built."""
     threads: int | None = None
     resident_before: float | None = None
     cold_proven: bool | None = None

@@ -122,7 +122,9 @@ class Visitor:
         state = cache.drop(request.path) if cold and request.path else cache.warm(request.path)
         self._pool.begin()
         before, opened_s = meter.anonymous_bytes(os.getpid()), monotonic()
+        unopened = meter.usage()
         feed, opening = _open(request)
+        opening_read = (meter.usage() - unopened).device_bytes
         how: dict[str, Any] = {"group": case.step.group, "opening": opening}
         if case.step.trains:
             how["receive"] = accelerator()
@@ -142,7 +144,8 @@ class Visitor:
         }  # fmt: skip
         common |= {name: getattr(step, name, None) for name in ("precision", "fine_tune_at")}
         if first is not None:
-            first = first.model_copy(update={**common, "resident_before": state.share, "cold_proven": state.share == 0})
+            proof = {"resident_before": state.share, "cold_proven": state.share == 0}
+            first = first.model_copy(update={**common, **proof, "opening_read_bytes": opening_read})
         warm = warm.model_copy(update={**common, "resident_before": later.share})
         return Answer(warm=warm, cold=first, opened_s=opened_s)
 

@@ -22,10 +22,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return synthetic_run(tmp_path_factory.mktemp("runs") / "run", cases=[CASE])
 
 
-def flags(run: Run, *, case: str = CASE.id, speed: list[float] | None = None, records: int = 5, **changes: Any) -> list[str]:
+def flags(
+    run: Run,
+    *,
+    case: str = CASE.id,
+    phase: str = "warm",
+    speed: list[float] | None = None,
+    records: int = 5,
+    **changes: Any,
+) -> list[str]:
     """The flags of a synthetic case with some fields of every measurement changed, and its sweeps at other speeds."""
     made = []
-    for number, record in enumerate(run.of(case)[:records]):
+    for number, record in enumerate(run.of(case, phase)[:records]):
         assert isinstance(record.outcome, Measured)
         factor = speed[number] if speed else 1.0
         waits = [round(ns / factor) for ns in record.outcome.wait_ns]
@@ -92,6 +100,17 @@ def test_cold_that_nobody_proved_is_flagged(tmp_path: Path) -> None:
         flag.startswith("not proven cold in 5 of 5 sweeps, 60%")
         for flag in warnings(run.of(case.id, "cold_epoch"), run.info)
     )
+
+
+def test_what_was_read_while_opening_is_flagged(tmp_path: Path) -> None:
+    case = Case(format="hdf5", payload="encoded", loader="tfdata", step=StepSpec(step="none"), cache="cold")
+    run = synthetic_run(tmp_path, cases=[case])
+    early, late = (
+        flags(run, case=case.id, phase="cold_epoch", opening_read_bytes=before, device_read_bytes=1000)
+        for before in (9000, 100)
+    )
+    assert [flag.partition(" of the bytes")[0] for flag in early] == ["read while opening in 5 of 5 sweeps: up to 90%"]
+    assert late == []
 
 
 def test_two_states_are_not_seen_in_ordinary_noise() -> None:

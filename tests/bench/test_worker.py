@@ -99,6 +99,21 @@ def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: 
         assert worker.ask(request("null")).error == ""
 
 
+def test_what_is_read_while_opening_is_no_part_of_a_cold_epochs_bytes(tmp_path: Path) -> None:
+    draw(tmp_path / "demo", count=64)
+    storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
+    spec = LoaderSpec(batch_size=8, image_size=(8, 8))
+    case = Case(format="lmdb", payload="encoded", loader="tfdata", spec=spec, step=StepSpec(step="none"), cache="cold")
+    with Worker(processors(), timeout_s=300) as worker:
+        answer = worker.ask(Request(do="measure", case=case, path=tmp_path / "stored", pace=FAST))
+    assert answer.cold is not None
+    assert answer.warm is not None
+    if not answer.cold.cold_proven:
+        pytest.skip("pages of this filesystem cannot be dropped")
+    assert answer.cold.opening_read_bytes
+    assert answer.warm.opening_read_bytes is None
+
+
 @pytest.mark.parametrize(("loader", "cache"), [("threaded", True), ("tfdata", False)])
 def test_memory_is_the_cases_own_and_not_what_another_left(tmp_path: Path, loader: str, cache: bool) -> None:
     """Half and twice: how many batches tf.data holds at one time varies."""
