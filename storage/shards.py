@@ -150,6 +150,9 @@ def _decoder(job: Job) -> Decode:
     """How images are decoded for a raw payload: into memory that is used again, unless another limit of pixels was set."""
     if job.layout.image_size is None or job.max_pixels != MAX_PIXELS:
         return partial(pixels.decode, max_pixels=job.max_pixels)
+    # Taken and given back once: from then on glibc keeps what is freed. In a worker's first shard it returned the memory of each
+    # of LMDB's transactions to the system, and took it page by page for the next.
+    np.empty(_SCRATCH_BYTES, np.uint8)
     decode, scratch = pixels.decoder(), np.empty(_SCRATCH_BYTES, np.uint8)
     return lambda data: decode(data, scratch)
 
