@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from loaders.base import LoaderSpec
@@ -31,7 +32,8 @@ def permuted(positions: Tensor, count: int, seed: int, epoch: Tensor) -> Tensor:
     if count < 2:
         return positions
     # Keys that are small numbers make unfair orders: what mixes them here is not the cipher's business.
-    streams = tf.constant([(seed * 4 + stream) * _GOLDEN % (1 << 64) for stream in (1, 2, 3)], tf.uint64)
+    # An array: in a graph, TensorFlow takes a list of numbers as large as these through float64.
+    streams = tf.constant(np.array([(seed * 4 + stream) * _GOLDEN % (1 << 64) for stream in (1, 2, 3)], np.uint64))
     key = _mix(tf.cast(epoch, tf.uint64) + streams)
     return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=8)
 
