@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import google_crc32c
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+
+from storage.files import open_regular
 
 _CHUNK = 1 << 20
 
@@ -30,7 +33,7 @@ def digest(chunks: Iterable[bytes | memoryview]) -> str:
 def file_chunks(path: Path) -> Iterator[memoryview]:
     """A file's bytes, a megabyte at a time, each in the place of the one before: use it at once."""
     chunk = memoryview(bytearray(_CHUNK))  # reused: fresh memory for each chunk costs more than hashing it
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         while count := file.readinto(chunk):
             yield chunk[:count]
 

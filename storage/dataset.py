@@ -63,7 +63,10 @@ class StoredDataset:
             with self._opening:
                 if number not in self._readers:
                     shard = self._shards[number]
-                    opened = FORMATS[self.info.format].open_shard(self.path / shard.file, shard)
+                    file = self.path / shard.file
+                    if not file.is_file():
+                        raise DataError(f"{file}: the shard is missing, or no file")
+                    opened = FORMATS[self.info.format].open_shard(file, shard)
                     self._readers[number] = self._open.enter_context(opened)
         return self._readers[number]
 

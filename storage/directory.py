@@ -22,7 +22,7 @@ from storage import pixels
 from storage.base import Batch, DatasetInfo, Layout, Sample, ShardInfo
 from storage.checksum import crc32c, digest, file_chunks
 from storage.errors import DataError
-from storage.files import sync, sync_all
+from storage.files import open_regular, sync, sync_all
 from storage.packed import check_offsets, leads_out, pack, unpack
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -113,6 +113,11 @@ class Directory:
 DIRECTORY = Directory()
 
 
+def _content(path: Path) -> bytes:
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
+
+
 def _column(stored: zipfile.ZipFile, name: str, dtype: type[Scalar]) -> NDArray[Scalar]:
     """One array of an index, at no more memory than the file has bytes, whatever its headers claim. ValueError if it lies."""
     member = stored.getinfo(f"{name}.npy")
@@ -151,7 +156,7 @@ class DirectoryShard:
             raise DataError(f"{path} is no index of a directory shard: it has to lie in the dataset's folder 'index'")
         try:
             # From memory: zipfile would allocate whatever size the file claims for its table of contents.
-            with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as stored:
+            with zipfile.ZipFile(io.BytesIO(_content(path))) as stored:
                 self._labels = _column(stored, "labels", np.int64)
                 self._keys = _column(stored, "keys", np.uint8)
                 offsets = _column(stored, "key_offsets", np.uint64)
@@ -226,6 +231,6 @@ class DirectoryShard:
     def _read(self, index: int) -> bytes:
         path = self.path(index)
         try:
-            return path.read_bytes()
+            return _content(path)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,23 @@ def alone(lock: Path, *, wait: bool) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(handle)
+
+
+def open_regular(path: Path) -> int:
+    """A handle to read ``path`` by. OSError if it is no regular file: a pipe or a device may wait, or go on, for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait here for its other end
+    try:
+        check_regular(handle, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def check_regular(handle: int, path: Path | str | bytes) -> None:
+    """OSError if what is open is no regular file."""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def into_place(written: Path, place: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from storage.console import shown
 from storage.errors import DataError
+from storage.files import check_regular
 from storage.listing import Listing, ListingWriter
 from storage.source import SPLITS, Image, Source, SourceSplit
 
@@ -50,9 +51,11 @@ def _place(listing: Listing, index: int) -> str:
 
 def read_file(path: str, size: int) -> bytes:
     """A file's bytes, in one system call if it still has ``size`` bytes."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its other end
     try:
         data = os.read(handle, size + 1)
+        if len(data) != size:
+            check_regular(handle, path)
         while len(data) != size and (more := os.read(handle, 1 << 20)):
             data += more
         return data

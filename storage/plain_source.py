@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from storage.base import Reader, SupportsFiles, SupportsImagePlaces, SupportsPlaces, SupportsRandomAccess, all_places
 from storage.errors import DataError, UsageError
+from storage.files import check_regular
 from storage.mapped import MappedRows
 
 if TYPE_CHECKING:
@@ -193,9 +194,11 @@ class _Files:
         name = self._names[self._offsets[index] : self._offsets[index + 1]]
         path = b"".join((self._folder, name, self._suffix))
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its other end
             try:
                 length = os.readv(handle, [scratch])
+                if length != self._size[index] or length == len(scratch):
+                    check_regular(handle, path)
                 # A file of the size that the index states is read whole by then: each call more lets go of Python's lock, and
                 # takes it again from a thread that holds it. Any other is read until there is no more.
                 while length != self._size[index] and (read := os.readv(handle, [scratch[length:]])):

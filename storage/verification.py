@@ -44,8 +44,8 @@ def verify(
         The folder or dataset that it was made from: every sample that is read is compared with its image too, and with all of
         them read, images that are missing are named.
     untrusted
-        Whoever made the dataset may mean harm: its digests prove nothing, so every shard's structure is checked before an engine opens
-        it, and every sample is read.
+        Whoever made the dataset may mean harm: it may hold no links, its digests prove nothing, so every shard's structure is checked
+        before an engine opens it, and every sample is read.
     workers
         Processes or threads; 0 means one a processor.
     progress
@@ -71,12 +71,23 @@ def verify(
                 progress(min(done, total), total)
 
     depth = Depth(share, seed, untrusted)
+    if untrusted and (links := sorted(_links(root))):
+        return links
     take(_in_parallel(root, info, shards, depth, count))
     if info.format == "directory":
         faults.extend(strays(root, info))
     if against is not None and not (untrusted and faults):  # what is malformed is not to be opened
         take(compare(root, info, Path(against), depth, count))
     return sorted(faults)
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """What a stranger's dataset would have read from elsewhere, a line each."""
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            yield f"{entry.path}: a symbolic link; a dataset from elsewhere has to hold its files itself"
+        elif entry.is_dir():
+            yield from _links(Path(entry.path))
 
 
 def _in_parallel(root: Path, info: DatasetInfo, shards: list[ShardInfo], depth: Depth, workers: int) -> Iterator[Part]:
@@ -102,7 +113,7 @@ def check_shard(format_name: str, root: Path, shard: ShardInfo, depth: Depth) ->
     except DataError as error:
         return shard.bytes, (str(error),)
     except OSError as error:
-        return shard.bytes, (f"{file}: {error.strerror or error}",)
+        return shard.bytes, (f"{error.filename or file}: {error.strerror or error}",)
 
 
 def _faults(format_name: str, file: Path, shard: ShardInfo, depth: Depth) -> Iterator[str]:

@@ -25,7 +25,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Another seed draws another share.", min=0)] = 0,
     untrusted: Annotated[
         bool,
-        typer.Option("--untrusted", help="From a stranger: check structure first, believe no digest, read every sample."),
+        typer.Option(
+            "--untrusted",
+            help="From a stranger: allow no links, check structure first, believe no digest, read every sample.",
+        ),
     ] = False,
     workers: Annotated[int, typer.Option(help="0: one a processor.", min=0)] = 0,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import storage
 from storage import FORMATS, pixels
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
+from storage.plain_source import PlainSource
 from storage.verification import verify
 from storage.verify import parse_share
 
@@ -174,6 +176,46 @@ def test_an_lmdb_of_a_stranger_is_checked_before_it_is_opened(source: Path, tmp_
     assert verify(tmp_path / "out", workers=1) == []
     (fault,) = verify(tmp_path / "out", untrusted=True, against=source, workers=1)
     assert "must not open it" in fault
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_no_file_is_not_read(name: str, kind: str, source: Path, tmp_path: Path) -> None:
+    """A device never ends, a pipe waits for its other end: in the place of a shard, or of an image in a directory."""
+    info = stored(source, name, tmp_path / "out")
+    places = [info.splits["train"].shards[0].file, *(["train/cat/0.png"] if name == "directory" else [])]
+    for place in places:
+        file = tmp_path / "out" / place
+        sound = file.rename(tmp_path / "sound")
+        if kind == "device":
+            file.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(file) if kind == "pipe" else file.mkdir()
+        for untrusted in (False, True):
+            (fault,) = verify(tmp_path / "out", untrusted=untrusted, workers=1)
+            assert fault.startswith(f"{file}: ")
+        assert verify(tmp_path / "out", against=source, workers=1) != []
+        with storage.open_dataset(tmp_path / "out") as dataset, pytest.raises(DataError, match=file.name):
+            list(dataset)
+        with storage.open_dataset(tmp_path / "out") as dataset, pytest.raises(DataError, match=file.name):
+            list(map(PlainSource(dataset).fetch, range(len(dataset)), repeat(memoryview(bytearray(100)))))
+        file.rmdir() if kind == "folder" else file.unlink()
+        sound.rename(file)
+    assert verify(tmp_path / "out", workers=1) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_strangers_dataset_holds_its_files_itself(name: str, source: Path, tmp_path: Path) -> None:
+    """Whatever a link leads to, its bytes would be taken for the dataset's."""
+    info = stored(source, name, tmp_path / "out")
+    for place in (info.splits["train"].shards[0].file, *(["train/cat/0.png", "train/cat"] if name == "directory" else [])):
+        file = tmp_path / "out" / place
+        file.symlink_to(file.rename(tmp_path / "elsewhere"))
+        assert verify(tmp_path / "out", workers=1) == []
+        (fault,) = verify(tmp_path / "out", untrusted=True, workers=1)
+        assert fault.startswith(f"{file}: a symbolic link")
+        file.unlink()
+        (tmp_path / "elsewhere").rename(file)
 
 
 def test_a_stray_file_is_found(source: Path, tmp_path: Path) -> None:
