@@ -10,6 +10,7 @@ import csv
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from storage.checksum import digest, file_chunks
@@ -60,7 +61,7 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
     source = Source(table.stem, class_names, {})
     for split, writer in writers.items():
         source.splits[split] = SourceSplit(FolderImages(root), writer.listing)
-    source.stamp = digest([*file_chunks(table), source.digest(times=True).encode()])
+    source.stamp = digest(chain(file_chunks(table), [source.digest(times=True).encode()]))
     return source
 
 

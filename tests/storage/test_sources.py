@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -115,6 +117,31 @@ def test_a_link_out_of_the_tables_folder_is_refused(photos: Path, tmp_path: Path
     for path in ("link.jpg", "up/secret.jpg"):
         with pytest.raises(DataError, match="symbolic link out"):
             storage.convert(table(photos, f"path,label\n{path},cat\n"), to="hdf5", out=tmp_path / "out", workers=1)
+
+
+def test_a_pipe_that_a_table_names_is_not_waited_for(photos: Path, tmp_path: Path) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg"):
+        storage.convert(table(photos, "path,label\npipe.jpg,cat\n"), to="hdf5", out=tmp_path / "out", workers=1)
+
+
+def test_a_long_table_that_changed_is_another_source(photos: Path, tmp_path: Path) -> None:
+    """Names, sizes and times are alike, only the table says which file is meant: shards of the earlier one must not be kept."""
+    for name in ("a", "b"):
+        (photos / name / "1.jpg").write_bytes(JPEG + name.encode())
+        os.utime(photos / name / "1.jpg", (0, 0))
+    rows = [f"3.jpg,class {number},{'x' * 100_000}" for number in range(22)]
+
+    def interrupt(progress: Any) -> None:
+        if progress.images:
+            raise KeyboardInterrupt
+
+    for name in ("a", "b"):
+        listed = table(photos, "\n".join(["path,label,note", f"{name}/1.jpg,cat,", *rows]) + "\n")
+        arguments: dict[str, Any] = {"to": "lmdb", "out": tmp_path / "out", "shard_bytes": 1, "workers": 1}
+        with pytest.raises(KeyboardInterrupt) if name == "a" else nullcontext():
+            storage.convert(listed, progress=interrupt if name == "a" else None, **arguments)
+    assert verify(tmp_path / "out", against=listed, workers=1) == []
 
 
 def test_no_table(tmp_path: Path) -> None:
