@@ -223,6 +223,7 @@ def test_a_stage_that_adds_nothing_is_not_drawn_backwards(shown: Tables) -> None
     assert [(row["stage"], row["from"], row["upto"]) for row in rows] == [
         ("read", 0, 10), ("decode", 10, 410), ("resize", 410, 410), ("batch", 410, 450),
     ]  # fmt: skip
+    assert [row["share"] for row in rows] == [pytest.approx(part / 450, rel=1e-3) for part in (10, 400, 0, 40)]
 
 
 def test_the_legend_knows_every_stage() -> None:

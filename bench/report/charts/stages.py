@@ -23,13 +23,14 @@ def draw(tables: Tables) -> Any:
     # A pipeline cut later is now and then measured a little faster than cut earlier: such a stage adds nothing.
     found["upto"] = found.groupby("case")["total_us_per_image"].cummax()
     found["from"] = found.groupby("case")["upto"].shift(fill_value=0.0)
+    found["share"] = (found["upto"] - found["from"]) / found.groupby("case")["upto"].transform("max")
     return stacked([_panel(str(payload), part) for payload, part in found.groupby("payload", sort=True)])
 
 
 def _panel(payload: str, part: DataFrame) -> Any:
     labels = part.groupby("label")["upto"].max().sort_values(kind="stable").index
     bars = (
-        alt.Chart(values(part, ["case", "label", "stage", "from", "upto", "us_per_image", "total_us_per_image"]))
+        alt.Chart(values(part, ["case", "label", "stage", "from", "upto", "share", "us_per_image", "total_us_per_image"]))
         .mark_bar(height={"band": 0.7})
         .encode(
             x=alt.X("from:Q", title="µs an image", axis=number_axis()),
@@ -42,6 +43,7 @@ def _panel(payload: str, part: DataFrame) -> Any:
                 alt.Tooltip("case:N"),
                 alt.Tooltip("stage:N"),
                 alt.Tooltip("us_per_image:Q", title="µs an image that it adds", format=",.3r"),
+                alt.Tooltip("share:Q", title="share of the whole pipeline", format=".0%"),
                 alt.Tooltip("total_us_per_image:Q", title="µs an image up to it", format=",.3r"),
             ],
         )
