@@ -77,6 +77,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(run)
 
 
+@pytest.fixture(scope="module")
+def shown(browser: Any, report: Path) -> Iterator[Watched]:
+    """The report on a desk with every chart drawn, for tests that leave it as it was: drawing takes seconds."""
+    with opened(browser, report) as watched:
+        watched.drawn()
+        yield watched
+
+
 @pytest.fixture(scope="module", params=[3, 120])
 def sized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(synthetic_run(tmp_path_factory.mktemp("sized"), cases=request.param))
@@ -91,18 +99,17 @@ def column(page: Any, name: str) -> list[str | None]:
     return found
 
 
-def test_opens_from_the_disk_in_silence_and_draws_every_chart(browser: Any, report: Path) -> None:
-    with opened(browser, report) as watched:
-        charts = watched.drawn()
-        assert len(charts) == 7
-        for chart in charts:
-            assert (
-                chart.locator("svg .mark-symbol path, svg .mark-rect path, svg .mark-rule line, svg .mark-line path").count()
-                > 3
-            )
-            assert all(len(one.get_attribute("aria-label")) > 40 for one in chart.locator(".panel[role=img]").all())
-        assert "alert(1)" in watched.page.inner_text("#cases-table")
-        assert watched.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)") == [64, 64, 64]
+def test_opens_from_the_disk_in_silence_and_draws_every_chart(shown: Watched) -> None:
+    charts = shown.drawn()
+    assert len(charts) == 7
+    for chart in charts:
+        assert (
+            chart.locator("svg .mark-symbol path, svg .mark-rect path, svg .mark-rule line, svg .mark-line path").count() > 3
+        )
+        assert all(len(one.get_attribute("aria-label")) > 40 for one in chart.locator(".panel[role=img]").all())
+    assert "alert(1)" in shown.page.inner_text("#cases-table")
+    assert shown.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)") == [64, 64, 64]
+    assert shown.said == []
 
 
 def test_without_scripts_the_numbers_stand(browser: Any, report: Path) -> None:
@@ -158,17 +165,18 @@ def test_filtering(browser: Any, report: Path) -> None:
 
 
 @pytest.mark.parametrize("chart", ["throughput", "stages", "size_throughput", "cold_warm"])
-def test_tooltips(browser: Any, report: Path, chart: str) -> None:
-    with opened(browser, report) as watched:
-        watched.drawn()
-        figure = watched.page.locator(f'figure[data-chart="{chart}"] .panel:not(.off)').first
-        mark = figure.locator(".mark-symbol path, .mark-rect path").first
-        mark.scroll_into_view_if_needed()
-        mark.hover(force=True)
-        tip = watched.page.locator("#vg-tooltip-element.visible")
-        tip.wait_for()
-        assert re.search(r"\d", tip.inner_text())
-        assert tip.evaluate("tip => getComputedStyle(tip).visibility") == "visible"
+def test_tooltips(shown: Watched, chart: str) -> None:
+    figure = shown.page.locator(f'figure[data-chart="{chart}"] .panel:not(.off)').first
+    mark = figure.locator(".mark-symbol path, .mark-rect path").first
+    mark.scroll_into_view_if_needed()
+    mark.hover(force=True)
+    tip = shown.page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert re.search(r"\d", tip.inner_text())
+    assert tip.evaluate("tip => getComputedStyle(tip).visibility") == "visible"
+    shown.page.mouse.move(0, 0)
+    tip.wait_for(state="hidden")  # The next chart's is another.
+    assert shown.said == []
 
 
 def test_a_panel_a_step(browser: Any, report: Path) -> None:
