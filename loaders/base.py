@@ -82,7 +82,7 @@ class LoaderSpec:
     cache
         Keep what was decoded in memory after the first epoch.
     on_error
-        ``stop`` at an unreadable sample, naming it, or ``skip`` and count it.
+        ``stop`` at an unreadable sample, naming it, or ``skip`` and count it (``feed.skipped``).
     options
         The loader's own options, sorted pairs; a mapping is taken too.
     """

@@ -76,14 +76,16 @@ class GrainLoader:
 
         del until  # no stages
         cv2.setNumThreads(0)
+        samples = Samples(dataset, spec)
         return StreamFeed(
-            Samples(dataset, spec).batches,
+            samples.batches,
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
             close=dataset.close,
             prefetch=spec.prefetch,
             direct=True,
+            skipped=lambda: len(samples.skipped),
         )
 
 

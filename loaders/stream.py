@@ -34,7 +34,8 @@ def tensor_of(array: NDArray[Any]) -> tf.Tensor:
 class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
     """A ``tf.data.Dataset`` each pass of which is the next of ``passes(0)``, ``passes(1)``, …
 
-    ``passes(n)`` yields (images, labels) as ``Feed.epoch`` states them. ``close`` ends what is behind it. An error of this
+    ``passes(n)`` yields (images, labels) as ``Feed.epoch`` states them. ``close`` ends what is behind it, ``skipped`` counts
+    what it passed over. An error of this
     project that a pass raises comes out as itself, not as TensorFlow's account of it.
     """
 
@@ -48,6 +49,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         close: Callable[[], None],
         prefetch: int,
         direct: bool = False,
+        skipped: Callable[[], int] = lambda: 0,
     ) -> None:
         self._passes = passes
         self._length = length
@@ -55,6 +57,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._prefetch = prefetch
         self._end = close
         self._direct = direct
+        self._skipped = skipped
         self._passed = 0
         self._failure: FeedbenchError | None = None
         self.layers = list(layers)
@@ -104,6 +107,11 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
             if self._failure is not None:
                 raise self._failure from None
             raise
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable samples that were passed over so far, in all passes."""
+        return self._skipped()
 
     def __len__(self) -> int:
         return self._length

@@ -274,12 +274,8 @@ class ServiceFeed(StreamFeed):
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
             close=epochs.close,
             prefetch=spec.prefetch,
+            skipped=lambda: epochs.skipped,
         )
-
-    @property
-    def skipped(self) -> int:
-        """Samples that were skipped, in all passes."""
-        return self.epochs.skipped
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass."""

@@ -38,13 +38,9 @@ class ThreadedDataset(StreamFeed):
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
             close=threads.close,
             prefetch=max(1, spec.prefetch),
+            skipped=lambda: threads.skipped,
         )
         self.threads = threads
-
-    @property
-    def skipped(self) -> int:
-        """Unreadable samples that were passed over so far."""
-        return self.threads.skipped
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass."""

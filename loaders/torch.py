@@ -166,6 +166,7 @@ class TorchLoader:
             close=close,
             prefetch=spec.prefetch,
             direct=True,
+            skipped=lambda: workers.skipped,
         )
 
 

@@ -166,14 +166,16 @@ class WebdatasetLoader:
         from loaders.stream import StreamFeed
 
         del until  # no stages
+        shards = Shards(dataset, spec, options_of(Options, spec))
         return StreamFeed(
-            Shards(dataset, spec, options_of(Options, spec)).batches,
+            shards.batches,
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
             close=dataset.close,
             prefetch=spec.prefetch,
             direct=True,
+            skipped=lambda: shards.skipped,
         )
 
 
