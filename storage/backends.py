@@ -48,8 +48,8 @@ def _loky(tasks: Sequence[Task], workers: int) -> Iterator[int]:
 
 
 _DIED = (
-    "a worker process was killed, perhaps for want of memory: a worker holds a shard. What is finished is kept; the same command "
-    "goes on, with fewer --workers if need be"
+    "a worker process was killed, perhaps for want of memory. What is finished is kept; the same command goes on, with fewer "
+    "--workers if need be"
 )
 
 

@@ -84,7 +84,7 @@ def convert(
     max_pixels
         An image that claims more is rejected as a decompression bomb.
     shard_bytes
-        A shard holds at most this much, or one sample. A worker holds up to one shard in memory.
+        A shard holds at most this much, or one sample.
     compression
         Of raw images in HDF5: ``none`` (so that it can be mapped), ``lzf``, ``gzip``, ``blosc2`` or ``zstd``.
     workers
@@ -158,21 +158,27 @@ def _convert(
     recorded = json.dumps({"source": [source.digest(), source.stamp], **asdict(recipe)}, sort_keys=True)
     if workspace.finished(recorded, overwrite=overwrite):
         return read_info(workspace.target)
-    splits = plan_splits(source, recipe.order, recipe.seed, dict(recipe.split))
+    splits = _plan(source, recipe)
     try:
         workspace.begin(recorded)
         tasks = _tasks(source, splits, recipe, workspace)
+        names = [split.name for split in splits]
+        del splits  # the order of millions of images, which lies in files by now
         dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
-        info = _info(source, splits, recipe, tasks, dones, time.perf_counter() - started)
+        info = _info(source, names, recipe, tasks, dones, time.perf_counter() - started)
         _list_skipped(workspace.path / SKIPPED, dones)
         workspace.commit(info.model_dump_json(indent=1))
     except (DiskFullError, OSError) as error:
         if isinstance(error, OSError) and not disk_is_full(error):
             raise
-        planned = (shard for split in splits for shard in _shards(source, split, recipe))
+        planned = (shard for split in _plan(source, recipe) for shard in _shards(source, split, recipe))
         needed = sum(shard.bytes for shard in planned if not _note(workspace, shard).is_file())
         raise DataError(_full(workspace, needed)) from error
     return info
+
+
+def _plan(source: Source, recipe: Recipe) -> list[PlannedSplit]:
+    return plan_splits(source, recipe.order, recipe.seed, dict(recipe.split))
 
 
 def _tasks(source: Source, splits: list[PlannedSplit], recipe: Recipe, workspace: Workspace) -> list[Task]:
@@ -246,9 +252,9 @@ def _note(workspace: Workspace, shard: PlannedShard) -> Path:
 
 
 def _info(
-    source: Source, splits: list[PlannedSplit], recipe: Recipe, tasks: list[Task], dones: list[Done], seconds: float
+    source: Source, names: list[str], recipe: Recipe, tasks: list[Task], dones: list[Done], seconds: float
 ) -> DatasetInfo:
-    shards: dict[str, list[ShardInfo]] = {split.name: [] for split in splits}
+    shards: dict[str, list[ShardInfo]] = {name: [] for name in names}
     media_types: Counter[str] = Counter(source.media_types)
     for task, done in zip(tasks, dones, strict=True):
         shards[task.shard.split].append(done.shard)

@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from storage import pixels
 from storage.base import Batch, DatasetInfo, Layout, Sample, ShardInfo
-from storage.checksum import crc32c, digest, file_chunks
+from storage.checksum import digest, file_chunks
+from storage.columns import Columns
 from storage.errors import DataError
 from storage.files import open_regular, sync, sync_all
 from storage.packed import check_offsets, leads_out, pack, unpack
@@ -59,12 +61,8 @@ class Directory:
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
         """Write the files, then their index at ``path``; all are synced."""
-        keys: list[str] = []
-        labels: list[int] = []
-        sizes: list[int] = []
-        sums: list[int] = []
+        columns = Columns()
         folders: set[Path] = set()
-        written: list[Path] = []
         for sample in samples:
             data = sample.image if isinstance(sample.image, bytes) else pixels.encode_png(sample.image)
             file = image_path(path, sample.key, layout.payload)
@@ -72,26 +70,15 @@ class Directory:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(file.parent)
             file.write_bytes(data)
-            written.append(file)
-            keys.append(sample.key)
-            labels.append(sample.label)
-            sizes.append(len(data))
-            sums.append(crc32c(data))
+            columns.add(sample, data)
         sync_all(path.parent)
-        blob, offsets = pack(keys)
         with path.open("wb") as file_:
-            np.savez(
-                file_,
-                keys=blob,
-                key_offsets=offsets,
-                labels=np.array(labels, np.int64),
-                sizes=np.array(sizes, np.uint64),
-                crc32c=np.array(sums, np.uint32),
-                payload=np.frombuffer(layout.payload.encode(), np.uint8),
-            )
+            payload = np.frombuffer(layout.payload.encode(), np.uint8)
+            np.savez(file_, allow_pickle=False, **columns.tables(), sizes=columns.sizes, payload=payload)
         sync(path)
-        total = path.stat().st_size + sum(sizes)
-        return ShardInfo(file="", samples=len(keys), bytes=total, digest=digest(self._chunks(path, written)))
+        written = (image_path(path, columns.key(number), layout.payload) for number in range(len(columns)))
+        total = path.stat().st_size + int(columns.sizes.sum())
+        return ShardInfo(file="", samples=len(columns), bytes=total, digest=digest(self._chunks(path, written)))
 
     def digest(self, path: Path, shard: ShardInfo) -> str:
         """What the shard's digest is now: over the index, then each file in its order."""
@@ -154,20 +141,40 @@ class DirectoryShard:
         self._path = path
         if path.parent.name != "index":
             raise DataError(f"{path} is no index of a directory shard: it has to lie in the dataset's folder 'index'")
+        self._labels = self._column("labels", np.int64)
+        self.payload = self._column("payload", np.uint8).tobytes().decode("ascii", "replace")
+        if len(self._labels) != shard.samples:
+            raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the index is damaged")
+
+    def _column(self, name: str, dtype: type[Scalar]) -> NDArray[Scalar]:
+        """One array of the index, read when it is asked for: all of them would cost fifty bytes a sample."""
         try:
             # From memory: zipfile would allocate whatever size the file claims for its table of contents.
-            with zipfile.ZipFile(io.BytesIO(_content(path))) as stored:
-                self._labels = _column(stored, "labels", np.int64)
-                self._keys = _column(stored, "keys", np.uint8)
-                offsets = _column(stored, "key_offsets", np.uint64)
-                self._sizes = _column(stored, "sizes", np.uint64)
-                self.crc32c: NDArray[np.uint32] = _column(stored, "crc32c", np.uint32)
-                self.payload = _column(stored, "payload", np.uint8).tobytes().decode()
+            with zipfile.ZipFile(io.BytesIO(_content(self._path))) as stored:
+                return _column(stored, name, dtype)
         except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, EOFError, SyntaxError) as error:
-            raise DataError(f"{path} is not the index of a directory shard: {error}") from error
-        self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
-        if not len(self._labels) == len(self._sizes) == len(self.crc32c) == shard.samples:
-            raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the index is damaged")
+            raise DataError(f"{self._path} is not the index of a directory shard: {error}") from error
+
+    def _of_each(self, name: str, dtype: type[Scalar]) -> NDArray[Scalar]:
+        """A column that has a row a sample. DataError if it has more or fewer."""
+        column = self._column(name, dtype)
+        if len(column) != len(self):
+            raise DataError(f"{self._path}: expected {len(self)} {name}, found {len(column)}; the index is damaged")
+        return column
+
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        blob, ends = self._column("keys", np.uint8), self._column("key_offsets", np.uint64)
+        return blob, check_offsets(ends, len(self), len(blob), str(self._path))
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.uint64]:
+        return self._of_each("sizes", np.uint64)
+
+    @cached_property
+    def crc32c(self) -> NDArray[np.uint32]:
+        """The checksum of each file, uint32, (n,)."""
+        return self._of_each("crc32c", np.uint32)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -184,7 +191,7 @@ class DirectoryShard:
 
     def key(self, index: int) -> str:
         """The key of one sample."""
-        return unpack(self._keys, self._offsets, index)
+        return unpack(*self._keys, index)
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each file, int64, (n,)."""
@@ -202,13 +209,14 @@ class DirectoryShard:
 
     def packed_names(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
         """All keys, packed. DataError if one would lead out of the split."""
-        wrong = leads_out(self._keys, self._offsets)
+        blob, ends = self._keys
+        wrong = leads_out(blob, ends)
         if wrong is not None:
             raise DataError(_escapes(self._path, self.key(wrong)))
         # A raw image whose name would be too long for a file has another one.
         longest = _LONGEST_NAME_BYTES - len(self.suffix)
-        if not self.suffix or not np.any(np.diff(self._offsets) > longest):
-            return self._keys, self._offsets
+        if not self.suffix or not np.any(np.diff(ends) > longest):
+            return blob, ends
         folder = Path(self.folder)
         return pack(str(self.path(i).relative_to(folder)).removesuffix(self.suffix) for i in range(len(self)))
 

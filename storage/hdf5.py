@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from operator import length_hint
 from pathlib import Path
 from threading import Lock
@@ -19,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.base import Batch, Layout, Planned, Sample, ShardInfo
-from storage.checksum import crc32c, digest, file_chunks, written_digest
+from storage.checksum import digest, file_chunks, written_digest
+from storage.columns import Columns
 from storage.errors import DataError
 from storage.files import sync
 from storage.mapped import Places, check_places
-from storage.packed import check_offsets, pack, unpack
+from storage.packed import check_offsets, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
 _SLAB_BYTES = 1 << 22
@@ -41,16 +44,17 @@ class Hdf5:
     suffix = ".h5"
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
-        """Write one file at ``path``. Encoded files are held in memory until all are there: a shard is bounded."""
-        columns = _Columns()
+        """Write one file at ``path``. Encoded files lie in a temporary one beside it until all are there."""
+        columns = Columns()
         with _created(path) as file:
             file.attrs["payload"] = layout.payload
             if layout.payload == "encoded":
-                _write_files(file, samples, columns)
+                _write_files(file, samples, columns, path.parent)
                 planned = len(columns)
             else:
                 planned = _write_pixels(file, samples, columns, layout)
-            columns.put(file)
+            for name, table in columns.tables().items():
+                _put(file, name, table)
             file.flush()
             end = file.id.get_filesize()
         os.truncate(path, end)  # what was reserved and is not needed
@@ -59,16 +63,14 @@ class Hdf5:
         sync(path)
         return ShardInfo(file="", samples=len(columns), bytes=path.stat().st_size, digest=written_digest(path))
 
-    def _shorten(self, path: Path, columns: _Columns, layout: Layout) -> ShardInfo:
+    def _shorten(self, path: Path, columns: Columns, layout: Layout) -> ShardInfo:
         """Some images were skipped, and a contiguous dataset cannot shrink: write the file again from its own beginning."""
         import h5py
 
         longer = path.rename(path.with_name(path.name + ".longer"))
         with h5py.File(longer) as file:
             images = file["images"]
-            kept = (
-                Sample(*row, images[number]) for number, row in enumerate(zip(columns.keys, columns.labels, strict=True))
-            )
+            kept = (Sample(columns.key(number), int(label), images[number]) for number, label in enumerate(columns.labels))
             info = self.write_shard(Planned(kept, len(columns)), path, layout)
         longer.unlink()
         return info
@@ -113,12 +115,10 @@ class Hdf5Shard:
             if name not in ("data", "images") and part.nbytes > size:
                 raise DataError(f"{path}: {name!r} claims {part.nbytes} bytes, the file has {size}; damaged or hostile")
         self._labels = np.asarray(parts["labels"][:], np.int64)
-        self._keys = np.asarray(parts["keys"][:], np.uint8)
-        offsets = np.asarray(parts["key_offsets"][:], np.uint64)
         self.crc32c: NDArray[np.uint32] = np.asarray(parts["crc32c"][:], np.uint32)
         ends = np.asarray(parts["offsets"][:], np.uint64) if self.payload == "encoded" else None
         self.data = parts[names[0]]
-        self._key_offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
+        self._packed = parts["keys"], parts["key_offsets"]
         self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(self.data), str(path))
         if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
@@ -138,9 +138,19 @@ class Hdf5Shard:
         """Labels, int64, (n,)."""
         return self._labels
 
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """Read when the first key is asked for: training needs none, and they are most of what a sample costs in memory."""
+        try:
+            with self._lock:
+                blob, ends = (part[:] for part in self._packed)
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            raise DataError(f"{self._path}: its keys cannot be read: {error}") from error
+        return blob, check_offsets(np.asarray(ends, np.uint64), len(self), len(blob), str(self._path))
+
     def key(self, index: int) -> str:
-        """The key of one sample."""
-        return unpack(self._keys, self._key_offsets, index)
+        """The key of one sample. DataError if the table of keys is damaged."""
+        return unpack(*self._keys, index)
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image, int64, (n,)."""
@@ -192,30 +202,6 @@ class Hdf5Shard:
             raise DataError(f"{self._path}: sample {index} ({self.key(index)}) cannot be read: {error}") from error
 
 
-class _Columns:
-    """What is kept of every sample beside its image."""
-
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-        self.labels: list[int] = []
-        self.sums: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def add(self, sample: Sample) -> None:
-        self.keys.append(sample.key)
-        self.labels.append(sample.label)
-        self.sums.append(crc32c(sample.image))
-
-    def put(self, file: Any) -> None:
-        blob, offsets = pack(self.keys)
-        _put(file, "labels", np.array(self.labels, np.int64))
-        _put(file, "keys", blob)
-        _put(file, "key_offsets", offsets)
-        _put(file, "crc32c", np.array(self.sums, np.uint32))
-
-
 def _created(path: Path) -> Any:
     """A new file at ``path``, open, in which the same content gives the same bytes, whenever it is written."""
     import h5py
@@ -228,27 +214,25 @@ def _created(path: Path) -> Any:
     return h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
-def _write_files(file: Any, samples: Iterable[Sample], columns: _Columns) -> None:
-    """``offsets`` and ``data``, a slab at a time: joining a whole shard would touch its memory twice."""
-    images: list[bytes] = []
-    for sample in samples:
-        assert isinstance(sample.image, bytes)
-        columns.add(sample)
-        images.append(sample.image)
-    ends = np.cumsum([0, *(len(image) for image in images)], dtype=np.uint64)
-    _reserve(file, int(ends[-1]), len(images), sum(map(len, columns.keys)))
-    _put(file, "offsets", ends)
-    data = file.create_dataset("data", (int(ends[-1]),), np.uint8, track_times=False)
-    first = 0
-    while first < len(images):
-        last = max(first + 1, int(np.searchsorted(ends, ends[first] + np.uint64(_SLAB_BYTES), side="right")) - 1)
-        slab = np.frombuffer(b"".join(images[first:last]), np.uint8)
-        if len(slab):
-            data.write_direct(slab, dest_sel=np.s_[int(ends[first]) : int(ends[last])])
-        first = last
+def _write_files(file: Any, samples: Iterable[Sample], columns: Columns, folder: Path) -> None:
+    """``offsets`` and ``data``, whose length HDF5 has to know: the files wait in a temporary file, not in memory."""
+    with tempfile.TemporaryFile(dir=folder, buffering=_SLAB_BYTES) as waiting:
+        for sample in samples:
+            assert isinstance(sample.image, bytes)
+            columns.add(sample, sample.image)
+            waiting.write(sample.image)
+        waiting.flush()
+        ends = np.zeros(len(columns) + 1, np.uint64)
+        np.cumsum(columns.sizes, out=ends[1:])
+        length = int(ends[-1])
+        _reserve(file, length, len(columns), columns.key_bytes)
+        _put(file, "offsets", ends)
+        data = file.create_dataset("data", (length,), np.uint8, track_times=False)
+        if length:
+            data.write_direct(np.memmap(waiting, np.uint8, "r"))
 
 
-def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layout: Layout) -> int:
+def _write_pixels(file: Any, samples: Iterable[Sample], columns: Columns, layout: Layout) -> int:
     """``images``, a slab at a time, with room for as many samples as are planned; how many that are."""
     assert layout.image_size is not None
     planned = length_hint(samples)
@@ -266,8 +250,9 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: _Columns, layou
 
     held = 0
     for sample in samples:
+        assert isinstance(sample.image, np.ndarray)
         slab[held] = sample.image
-        columns.add(sample)
+        columns.add(sample, sample.image)
         held += 1
         if held == rows:
             images.write_direct(slab, dest_sel=np.s_[len(columns) - rows : len(columns)])
@@ -283,7 +268,7 @@ def _reserve(file: Any, image_bytes: int, samples: int, key_bytes: int | None = 
     A disk that is full when HDF5 closes a file ends the process by a segmentation fault.
     """
     file.flush()
-    columns = samples * _COLUMN_BYTES + (samples * _KEY_BYTES if key_bytes is None else 4 * key_bytes)
+    columns = samples * _COLUMN_BYTES + (samples * _KEY_BYTES if key_bytes is None else key_bytes)
     with Path(file.filename).open("r+b") as place:
         os.posix_fallocate(place.fileno(), 0, image_bytes + columns + _LARGEST_ALIGNED)
 

@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 from storage import lmdb_pages
 from storage.base import Batch, Layout, Sample, ShardInfo
-from storage.checksum import crc32c, digest, file_chunks, written_digest
+from storage.checksum import digest, file_chunks, written_digest
+from storage.columns import Columns
 from storage.errors import DataError
 from storage.files import sync
 from storage.mapped import Places
-from storage.packed import check_offsets, pack, unpack
+from storage.packed import check_offsets, unpack
 
 _MAP_BYTES = 1 << 27
 _TRANSACTION_BYTES = 1 << 22
@@ -42,29 +44,18 @@ class Lmdb:
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:
         """Append all samples in transactions, the map growing with them; the file ends up no larger than its content."""
         path.unlink(missing_ok=True)  # an environment is opened, not truncated
-        keys: list[str] = []
-        labels: list[int] = []
-        sums: list[int] = []
+        columns = Columns()
         with _disk_errors(path), closing(_Appender(path)) as writer:
             for number, sample in enumerate(samples):
                 image = sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()
                 writer.put(_NUMBER.pack(number), image)
-                keys.append(sample.key)
-                labels.append(sample.label)
-                sums.append(crc32c(image))
-            blob, offsets = pack(keys)
+                columns.add(sample, image)
             shape = (0, 0, 0) if layout.image_size is None else (*layout.image_size, 3)
-            tables: dict[bytes, NDArray[Any]] = {
-                b"crc32c": np.array(sums, "<u4"),
-                b"key_offsets": offsets.astype("<u8"),
-                b"keys": blob,
-                b"labels": np.array(labels, "<i8"),
-                b"shape": np.array(shape, "<i8"),
-            }
+            tables = {**columns.tables(), "shape": np.array(shape, np.int64)}
             for name, table in sorted(tables.items()):
-                writer.put(name, table.tobytes())
+                writer.put(name.encode(), table.astype(table.dtype.newbyteorder("<")).tobytes())
         sync(path)
-        return ShardInfo(file="", samples=len(keys), bytes=path.stat().st_size, digest=written_digest(path))
+        return ShardInfo(file="", samples=len(columns), bytes=path.stat().st_size, digest=written_digest(path))
 
     def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
         """What the shard's digest is now."""
@@ -200,19 +191,12 @@ class LmdbShard:
         self._path = path
         self.environment = environment
         with environment.begin() as transaction:
-            tables = {name: transaction.get(name) for name in (b"labels", b"keys", b"key_offsets", b"crc32c", b"shape")}
-        for name, table in tables.items():
-            if table is None:
-                raise DataError(f"{path} has no table {name.decode()!r}; it is not a shard that feedbench wrote")
-        try:
-            self._labels = np.frombuffer(tables[b"labels"], "<i8").astype(np.int64)
-            self._keys = np.frombuffer(tables[b"keys"], np.uint8)
-            offsets = np.frombuffer(tables[b"key_offsets"], "<u8").astype(np.uint64)
-            self.crc32c = np.frombuffer(tables[b"crc32c"], "<u4").astype(np.uint32)
-            height, width, channels = (int(side) for side in np.frombuffer(tables[b"shape"], "<i8"))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
-        self._offsets = check_offsets(offsets, shard.samples, len(self._keys), str(path))
+            self._labels = self._table(transaction, "labels", "<i8").astype(np.int64)
+            self.crc32c = self._table(transaction, "crc32c", "<u4").astype(np.uint32)
+            shape = self._table(transaction, "shape", "<i8").tolist()
+        if len(shape) != 3:
+            raise DataError(f"{path} is damaged: a shape has three sides, got {shape}")
+        height, width, channels = shape
         if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
         self.shape = (height, width, channels)
@@ -232,9 +216,26 @@ class LmdbShard:
         """Labels, int64, (n,)."""
         return self._labels
 
+    def _table(self, transaction: Any, name: str, dtype: str) -> NDArray[Any]:
+        table = transaction.get(name.encode())
+        if table is None:
+            raise DataError(f"{self._path} has no table {name!r}; it is not a shard that feedbench wrote")
+        try:
+            return np.frombuffer(table, dtype)
+        except ValueError as error:
+            raise DataError(f"{self._path} is damaged: {name}: {error}") from error
+
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """Read when the first key is asked for: training needs none, and they are most of what a sample costs in memory."""
+        with self.environment.begin() as transaction:
+            blob = self._table(transaction, "keys", "|u1")
+            ends = self._table(transaction, "key_offsets", "<u8").astype(np.uint64)
+        return blob, check_offsets(ends, len(self), len(blob), str(self._path))
+
     def key(self, index: int) -> str:
-        """The key of one sample."""
-        return unpack(self._keys, self._offsets, index)
+        """The key of one sample. DataError if the table of keys is damaged."""
+        return unpack(*self._keys, index)
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image, int64, (n,)."""

@@ -116,12 +116,11 @@ def disk_is_full(error: Exception) -> bool:
 def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str, str]]) -> Iterator[Sample]:
     job, shard, listing = task.job, task.shard, task.listing
     rows = np.fromfile(task.order, np.int64, shard.stop - shard.start, offset=8 * shard.start)
-    labels = listing.labels[rows].tolist()
     folder = job.workspace / job.token
-    ticks = np.memmap(folder / "progress", np.int64, "r+")
+    ticks, labels = np.memmap(folder / "progress", np.int64, "r+"), listing.labels
     decode = _decoder(job)
     with task.images.open(listing) as read:
-        for number, (row, label) in enumerate(zip(rows.tolist(), labels, strict=True)):
+        for number, row in enumerate(map(int, rows)):
             if number % _SAMPLES_A_TICK == 0:
                 ticks[task.tick] = number
                 if not folder.is_dir():  # this conversion was killed, and another has begun in its place
@@ -138,7 +137,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                 skipped.append((shard.split, printable(key), printable(str(error))))
                 continue
             media_types[kind] += 1
-            yield Sample(key, label, image)
+            yield Sample(key, int(labels[row]), image)
 
 
 def printable(name: str) -> str:
