@@ -29,11 +29,11 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from keras.src.legacy.preprocessing.image import Iterator as KerasIterator
 from numpy.typing import NDArray
 
-from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
 from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -87,6 +87,7 @@ class GeneratorFeed(NumberedPasses):
         self.dataset = dataset
         self.iterator = iterator
         self.spec = spec
+        self._closed = False
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._lock = threading.Lock()
 
@@ -108,6 +109,8 @@ class GeneratorFeed(NumberedPasses):
 
     def batch(self, epoch: int, index: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """One batch of one epoch, as Keras' iterator makes it: images (b, height, width, 3) and int64 labels (b,)."""
+        if self._closed:
+            raise UsageError(CLOSED)
         order = self.order(epoch)
         chosen = order[index * self.spec.batch_size : (index + 1) * self.spec.batch_size]
         # Keras seeds NumPy from these, once a batch.
@@ -186,7 +189,8 @@ class GeneratorFeed(NumberedPasses):
             generator.standardize(generator.apply_transform(x, generator.get_random_transform(x.shape)))
 
     def close(self) -> None:
-        """Close the stored dataset."""
+        """Close the stored dataset: no batch is made after this."""
+        self._closed = True
         self.dataset.close()
 
 

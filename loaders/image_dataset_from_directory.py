@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from loaders.base import LoaderSpec, Stage
+from loaders.base import CLOSED, LoaderSpec, Stage
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -32,6 +32,7 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
         self._stored = dataset
         self._spec = spec
+        self._closed = False
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._inside = augment_and_scale(spec) if spec.placement == "pipeline" else []
         self._made, self._paths = self._make()
@@ -83,6 +84,8 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. Keras reshuffles from a state that each pass moves on: where others may have, from a new dataset."""
+        if self._closed:
+            raise UsageError(CLOSED)
         if self._numbered is None or n < self._passed:
             self._numbered, self._passed = self._make()[0], 0
         for _ in range(self._passed, n):
@@ -115,7 +118,8 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
         return [self._made]
 
     def close(self) -> None:
-        """Close the stored dataset."""
+        """Close the stored dataset: ``epoch`` begins no pass after this."""
+        self._closed = True
         self._stored.close()
 
 

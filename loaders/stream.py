@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from loaders.base import LoaderSpec
+from loaders.base import CLOSED, LoaderSpec
 from storage.errors import FeedbenchError, UsageError
 
 ALIGNMENT = 64
@@ -58,6 +58,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._end = close
         self._direct = direct
         self._skipped = skipped
+        self._closed = False
         self._passed = 0
         self._failure: FeedbenchError | None = None
         self.layers = list(layers)
@@ -89,9 +90,14 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         number, self._passed = self._passed, self._passed + 1
         return number
 
+    def _pass(self, number: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        if self._closed:
+            raise UsageError(CLOSED)
+        return self._passes(number)
+
     def _remembering(self, number: int) -> Iterator[Any]:
         try:
-            yield from self._passes(number)
+            yield from self._pass(number)
         except FeedbenchError as error:
             self._failure = error
             raise
@@ -99,7 +105,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass; through ``tf.data``, unless what is behind it prepares batches ahead by itself (``direct``)."""
         if self._direct:
-            yield from ((tensor_of(images), tensor_of(labels)) for images, labels in self._passes(n))
+            yield from ((tensor_of(images), tensor_of(labels)) for images, labels in self._pass(n))
             return
         try:
             yield from self._through_tf_data(n)
@@ -125,5 +131,6 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         return [self._wrapped]
 
     def close(self) -> None:
-        """End what is behind it."""
+        """End what is behind it: no pass begins after this."""
+        self._closed = True
         self._end()

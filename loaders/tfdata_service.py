@@ -279,7 +279,7 @@ class ServiceFeed(StreamFeed):
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass."""
-        for images, labels in self.epochs.batches(n):
+        for images, labels in self._pass(n):
             yield tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
 
 

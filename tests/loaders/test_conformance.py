@@ -17,6 +17,7 @@ from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
 from storage.base import PAYLOADS, RESIZES, Resize
 from storage.dataset import read_info
+from storage.errors import UsageError
 from tests.loaders.conftest import SIZE, TRAIN, Options, Stored
 
 SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2, batch_size=20)
@@ -156,6 +157,16 @@ def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str
         feed.close()
     assert len(seen) == 2 * len(feed) == 6
     assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_closed_feed_begins_no_pass(stored: Stored, options: Options, loader: str) -> None:
+    feed = build(stored, loader, replace(SPEC, options=options(loader)))
+    next(iter(feed.epoch(0)))
+    feed.close()
+    with pytest.raises(UsageError, match="closed"):
+        list(feed.epoch(1))
+    feed.close()
 
 
 class Sees(keras.Model):  # type: ignore[misc]  # Keras ships no types
