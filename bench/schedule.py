@@ -77,8 +77,9 @@ class Schedule:
                 if not todo or not self._affordable(sweep, a_visit_s * len(todo)):
                     break
                 began = self.clock()
-                self._sweep(sweep, todo, sweeps)
-                a_visit_s = (self.clock() - began) / len(todo)
+                visits = self._sweep(sweep, todo, sweeps)
+                if visits:
+                    a_visit_s = (self.clock() - began) / visits
                 self._keep_spent()
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
@@ -153,8 +154,11 @@ class Schedule:
                 self.watcher.now(f"timing stages of {case.id}")
                 self._stages[_pipeline(case)] = self._ask("stages", case).stages_ns
 
-    def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> None:
-        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short."""
+    def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> int:
+        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short.
+
+        Returns how many were visited: in a run that goes on, only those that had not been.
+        """
         order = list(todo)
         random.Random(f"{self.options.seed}:{sweep}").shuffle(order)
         seen = {
@@ -175,6 +179,7 @@ class Schedule:
         finally:
             self._keep(fresh)
             self._end_shared()
+        return sum(case.id not in seen for case in todo)
 
     def _visit(self, case: Case, sweep: int) -> list[RunRecord]:
         answer = self._ask("measure", case)

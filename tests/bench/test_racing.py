@@ -98,6 +98,18 @@ def test_a_run_that_goes_on_has_what_is_left_of_its_budget(tmp_path: Path, clock
     assert budget_s / 2 < clock.now <= budget_s
 
 
+def test_a_run_that_goes_on_begins_no_sweep_that_its_budget_does_not_hold(tmp_path: Path, clock: Clock) -> None:
+    """One visit was left of the third sweep: what a sweep takes is told by visits, not by what had been measured before."""
+    budget_s = VISIT_S * (3 * len(RATES) + 2)
+    asked = options(tmp_path, sweeps=None, budget_s=budget_s)
+    planned = [known("null", name) for name in RATES]
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, Quiet(3 * len(RATES) - 1), "test", planned=planned, reported=False)
+    (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
+    resume(folder, Quiet(), reported=False)
+    assert clock.now == VISIT_S * 3 * len(RATES)
+
+
 def test_no_budget_drops_nothing(tmp_path: Path, clock: Clock) -> None:
     done = measured(tmp_path, sweeps=5)
     assert visits(done) == 5 * len(RATES)
