@@ -143,6 +143,17 @@ class DatasetInfo(_Stored):
     stored_bytes: int = Field(ge=0)
     convert_s: float = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        for name, stated, parts in (
+            ("found_samples", self.found_samples, (self.stored_samples, self.skipped_samples)),
+            ("stored_samples", self.stored_samples, (split.samples for split in self.splits.values())),
+            ("stored_bytes", self.stored_bytes, (shard.bytes for split in self.splits.values() for shard in split.shards)),
+        ):
+            if stated != (counted := sum(parts)):
+                raise ValueError(f"{name} is {stated}, but its parts come to {counted}")
+        return self
+
 
 class Planned:
     """Samples to be written, and how many there are at most: a format that makes room beforehand asks ``operator.length_hint``."""

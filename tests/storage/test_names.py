@@ -180,7 +180,8 @@ def test_what_a_manifest_or_table_says_cannot_forge_a_line(
         Path("out/dataset.json").write_text(json.dumps(sound | change))
         assert_written_out("storage.verify", "out", "--against", "photos")
     empty = {"samples": 0, "shards": []}
-    Path("out/dataset.json").write_text(json.dumps(sound | {"splits": {f"{forged}": empty, "train": empty}}))
+    nothing = {"splits": {forged: empty, "train": empty}, "found_samples": 0, "stored_samples": 0, "stored_bytes": 0}
+    Path("out/dataset.json").write_text(json.dumps(sound | nothing))
     assert_written_out("storage.convert", "--from", "out", "--to", "lmdb", "--split", "validation=0.5")
     for heading in (["path", forged], ["path", "label", forged, forged]):
         with Path("table.csv").open("w", newline="") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import repeat
@@ -292,3 +293,17 @@ def test_a_manifest_that_leads_out_is_refused(old: str, new: str, source: Path, 
     manifest.write_text(text.replace(old, new, 1))
     with pytest.raises(DataError, match=r"dataset\.json"):
         verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_manifest_that_does_not_add_up_is_refused(name: str, source: Path, tmp_path: Path) -> None:
+    """A flipped bit in any of its counts, of a shard, a split or all."""
+    stored(source, name, tmp_path / "out")
+    manifest = tmp_path / "out" / "dataset.json"
+    text = manifest.read_text()
+    counts = list(re.finditer(r'"(samples|bytes|\w+_samples|stored_bytes)": \d*(\d)', text))
+    assert len(counts) > 8
+    for count in counts:
+        manifest.write_text(text[: count.start(2)] + str(int(count[2]) ^ 1) + text[count.end(2) :])
+        with pytest.raises(DataError, match=r"dataset\.json.*but its"):
+            verify(tmp_path / "out", workers=1)
