@@ -88,6 +88,8 @@ class GeneratorFeed(NumberedPasses):
         self.iterator = iterator
         self.spec = spec
         self._closed = False
+        self._making = 0
+        self._idle = threading.Condition()
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._lock = threading.Lock()
 
@@ -109,8 +111,24 @@ class GeneratorFeed(NumberedPasses):
 
     def batch(self, epoch: int, index: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """One batch of one epoch, as Keras' iterator makes it: images (b, height, width, 3) and int64 labels (b,)."""
-        if self._closed:
-            raise UsageError(CLOSED)
+        with self._in_use():
+            return self._batch(epoch, index)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """While a batch is made, which Keras' threads may still do after their user has given up, files stay open."""
+        with self._idle:
+            if self._closed:
+                raise UsageError(CLOSED)
+            self._making += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._making -= 1
+                self._idle.notify_all()
+
+    def _batch(self, epoch: int, index: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         order = self.order(epoch)
         chosen = order[index * self.spec.batch_size : (index + 1) * self.spec.batch_size]
         # Keras seeds NumPy from these, once a batch.
@@ -189,8 +207,10 @@ class GeneratorFeed(NumberedPasses):
             generator.standardize(generator.apply_transform(x, generator.get_random_transform(x.shape)))
 
     def close(self) -> None:
-        """Close the stored dataset: no batch is made after this."""
-        self._closed = True
+        """Close the stored dataset, once the batches that are being made are: none is made after this."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: not self._making)
         self.dataset.close()
 
 

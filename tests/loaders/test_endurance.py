@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import psutil
 import pytest
@@ -131,6 +132,28 @@ def test_nothing_is_left_behind(stored: Stored, loader: str, payload: str) -> No
     left = held(path)
     assert left["handles of the dataset"] == left["maps of the dataset"] == 0
     assert all(left[what] <= after_first[what] for what in left), (after_first, left)
+
+
+class GivesUp(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        if batch == 2:
+            raise GaveUpError
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")  # fit's own default
+@pytest.mark.parametrize("format_name", ["hdf5", "lmdb"])
+@pytest.mark.parametrize("loader", ["image_data_generator", "from_generator"])
+def test_a_fit_given_up_leaves_no_file_of_a_closed_feed_open(stored: Stored, loader: str, format_name: str) -> None:
+    path = stored(format_name, "encoded")
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    for _ in range(5):
+        feed = build(path, loader, replace(SPEC, batch_size=4))
+        with pytest.raises(GaveUpError):
+            model.fit(feed, epochs=1, verbose=0, callbacks=[GivesUp()])
+        feed.close()
+        left = held(path)
+        assert left["handles of the dataset"] == left["maps of the dataset"] == 0
 
 
 @pytest.fixture
