@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self, TypeAlias,
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from storage.media import MAX_PIXELS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -142,6 +145,14 @@ class DatasetInfo(_Stored):
     ignored_files: int = Field(default=0, ge=0)
     stored_bytes: int = Field(ge=0)
     convert_s: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _has_a_size_if_raw(self) -> Self:
+        if (self.payload == "raw") != (self.image_size is not None):
+            raise ValueError(f"payload {self.payload} with image_size {self.image_size}: raw images have one, encoded none")
+        if self.image_size is not None and not (min(self.image_size) > 0 and math.prod(self.image_size) <= MAX_PIXELS):
+            raise ValueError(f"image_size {self.image_size} is not of 1 to {MAX_PIXELS:,} pixels")
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

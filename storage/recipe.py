@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from storage import FORMATS
@@ -45,6 +46,8 @@ class Recipe:
                                    ("quality", self.quality, 1)):  # fmt: skip
             if value < least:
                 raise UsageError(f"{option(name)} must be at least {least}; got {value}")
+        if math.prod(self.image_size) > MAX_PIXELS:
+            raise UsageError(f"--image-size must be of at most {MAX_PIXELS:,} pixels; got {self.image_size}")
         if self.quality > 100:
             raise UsageError(f"--quality must be from 1 to 100; got {self.quality}")
         if self.max_side and self.payload == "raw":

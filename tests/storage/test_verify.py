@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -307,3 +309,17 @@ def test_a_manifest_that_does_not_add_up_is_refused(name: str, source: Path, tmp
         manifest.write_text(text[: count.start(2)] + str(int(count[2]) ^ 1) + text[count.end(2) :])
         with pytest.raises(DataError, match=r"dataset\.json.*but its"):
             verify(tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": [10**9, 10**9]}, {"image_size": [0, 8]}, {"image_size": None}, {"payload": "encoded"}]
+)
+def test_a_manifest_that_claims_another_size_of_image_is_refused(
+    change: dict[str, Any], source: Path, tmp_path: Path
+) -> None:
+    """Memory for a batch is taken by what it says."""
+    stored(source, "hdf5", tmp_path / "out", "raw")
+    manifest = tmp_path / "out" / "dataset.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    with pytest.raises(DataError, match=r"dataset\.json.*image_size"):
+        storage.open_dataset(tmp_path / "out")
