@@ -37,8 +37,6 @@ class Options:
     buffer: int = 1024
 
     def __post_init__(self) -> None:
-        if not isinstance(self.autotune, bool):
-            raise UsageError(f"autotune must be true or false, got {self.autotune!r}")
         if self.buffer < 1:
             raise UsageError(f"buffer must be at least 1, got {self.buffer}")
 

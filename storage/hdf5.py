@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from operator import length_hint
 from pathlib import Path
@@ -81,18 +81,13 @@ class Hdf5:
 
     @contextmanager
     def open_shard(self, path: Path, shard: ShardInfo) -> Iterator[Hdf5Shard]:
-        """Open one file, read only. A handle must not cross a fork: open after it."""
-        import h5py
-
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise DataError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
-        with file:
-            try:
-                opened = Hdf5Shard(path, file, shard)
-            except (OSError, ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
-                raise DataError(f"{path} is damaged: {error}") from error
+        """Open one file, read only."""
+        with ExitStack() as held:
+            with _opened(path) as file:
+                try:
+                    opened = Hdf5Shard(path, file, shard, held)
+                except (OSError, ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
+                    raise DataError(f"{path} is damaged: {error}") from error
             yield opened
 
 
@@ -100,39 +95,47 @@ HDF5 = Hdf5()
 
 
 class Hdf5Shard:
-    """One open file. The HDF5 library takes one lock for all files of a process: threads wait for each other."""
+    """One file. The library has it open only while it is needed: it takes half a megabyte for each file that is open.
 
-    def __init__(self, path: Path, file: Any, shard: ShardInfo) -> None:
+    Images that lie in the file as they are, are read by their place, by any number of threads at a time. Compressed ones are read
+    through the library, which takes one lock for all files of a process, and must not cross a fork while a file is open.
+    """
+
+    def __init__(self, path: Path, file: Any, shard: ShardInfo, held: ExitStack) -> None:
         self._path = path
-        self._file = file
+        self._held = held
         self._lock = Lock()
         self.payload = "encoded" if "data" in file else "raw"
-        names = ("data", "offsets") if self.payload == "encoded" else ("images",)
-        parts = {name: _plain(file, name, path) for name in (*names, "labels", "keys", "key_offsets", "crc32c")}
+        self._name = "data" if self.payload == "encoded" else "images"
+        names = (self._name, "labels", "keys", "key_offsets", "crc32c", *(["offsets"] if self.payload == "encoded" else []))
+        parts = {name: _plain(file, name, path) for name in names}
         size = path.stat().st_size
         for name, part in parts.items():
             # What a header claims is not allocated: a table is never larger than the file that it lies in.
-            if name not in ("data", "images") and part.nbytes > size:
+            if name != self._name and part.nbytes > size:
                 raise DataError(f"{path}: {name!r} claims {part.nbytes} bytes, the file has {size}; damaged or hostile")
+        images = parts[self._name]
+        self._shape = images.shape
         self._labels = np.asarray(parts["labels"][:], np.int64)
         self.crc32c: NDArray[np.uint32] = np.asarray(parts["crc32c"][:], np.uint32)
         ends = np.asarray(parts["offsets"][:], np.uint64) if self.payload == "encoded" else None
-        self.data = parts[names[0]]
-        self._packed = parts["keys"], parts["key_offsets"]
-        self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(self.data), str(path))
+        self._offsets = None if ends is None else check_offsets(ends, shard.samples, len(images), str(path))
         if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
         if self.payload == "raw":
-            _make_filters_known(self.data, path)
-        if self.payload == "raw" and (self.data.ndim != 4 or self.data.shape[0] != shard.samples):
-            raise DataError(f"{path}: images have shape {self.data.shape}, expected ({shard.samples}, height, width, 3)")
+            _make_filters_known(images, path)
+        if self.payload == "raw" and (images.ndim != 4 or images.shape[0] != shard.samples):
+            raise DataError(f"{path}: images have shape {images.shape}, expected ({shard.samples}, height, width, 3)")
+        self._start = _start(images, file)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, self._descriptor)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __iter__(self) -> Iterator[Sample]:
         for index in range(len(self)):
-            yield Sample(self.key(index), int(self._labels[index]), self._read(index))
+            yield Sample(self.key(index), int(self._labels[index]), self._image(index))
 
     def labels(self) -> NDArray[np.int64]:
         """Labels, int64, (n,)."""
@@ -141,11 +144,11 @@ class Hdf5Shard:
     @cached_property
     def _keys(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
         """Read when the first key is asked for: training needs none, and they are most of what a sample costs in memory."""
-        try:
-            with self._lock:
-                blob, ends = (part[:] for part in self._packed)
-        except (OSError, RuntimeError, ValueError, MemoryError) as error:
-            raise DataError(f"{self._path}: its keys cannot be read: {error}") from error
+        with _opened(self._path) as file:
+            try:
+                blob, ends = (_plain(file, name, self._path)[:] for name in ("keys", "key_offsets"))
+            except (OSError, RuntimeError, ValueError, MemoryError) as error:
+                raise DataError(f"{self._path}: its keys cannot be read: {error}") from error
         return blob, check_offsets(np.asarray(ends, np.uint64), len(self), len(blob), str(self._path))
 
     def key(self, index: int) -> str:
@@ -155,51 +158,97 @@ class Hdf5Shard:
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image, int64, (n,)."""
         if self._offsets is None:
-            return np.full(len(self), np.prod(self.data.shape[1:], dtype=np.int64))
+            return np.full(len(self), math.prod(self._shape[1:]), np.int64)
         return np.diff(self._offsets).astype(np.int64)
 
     def places(self) -> Places | None:
         """Where the images lie in the file; None if they are compressed, or otherwise not bytes one behind the other."""
-        start = self.data.id.get_offset()
-        if start is None or self.data.chunks is not None or self.data.dtype != np.uint8 or self._file.userblock_size:
+        if self._start is None:
             return None
-        length, size = math.prod(self.data.shape), self._path.stat().st_size
-        if start + length > size:
+        length, size = math.prod(self._shape), self._path.stat().st_size
+        if self._start + length > size:
             raise DataError(
-                f"{self._path}: images claim {length} bytes from {start} on, the file has {size}; damaged or hostile"
+                f"{self._path}: images claim {length} bytes from {self._start} on, the file has {size}; damaged or hostile"
             )
-        if self._offsets is None:
-            row = length // max(1, len(self))
-            starts, sizes = start + row * np.arange(len(self), dtype=np.int64), np.full(len(self), row, np.int64)
-        else:
-            starts, sizes = start + self._offsets[:-1].astype(np.int64), self.sizes()
-        return check_places(Places(self._path, starts, sizes))
+        sizes = self.sizes()
+        begins = np.cumsum(sizes) - sizes if self._offsets is None else self._offsets[:-1].astype(np.int64)
+        return check_places(Places(self._path, self._start + begins, sizes))
 
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
-        image = self._read(index)
+        image = self._image(index)
         return image if isinstance(image, bytes) else image.tobytes()
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
-        """Samples at ``indices``. Row by row: h5py's fancy indexing is slower."""
+        """Samples at ``indices``."""
         labels = self._labels[indices]
         if self.payload == "encoded":
-            return Batch([bytes(self._read(int(index))) for index in indices], labels)
-        images = np.empty((len(indices), *self.data.shape[1:]), np.uint8)
-        with self._lock:
-            for row, index in enumerate(indices):
-                self.data.read_direct(images, np.s_[int(index)], np.s_[row])
+            return Batch([self._encoded(index) for index in indices.tolist()], labels)
+        images = np.empty((len(indices), *self._shape[1:]), np.uint8)
+        for row, index in zip(images, indices.tolist(), strict=True):
+            self._fill(row, index)
         return Batch(images, labels)
 
-    def _read(self, index: int) -> bytes | NDArray[np.uint8]:
+    def _image(self, index: int) -> bytes | NDArray[np.uint8]:
+        if self.payload == "encoded":
+            return self._encoded(index)
+        image = np.empty(self._shape[1:], np.uint8)
+        self._fill(image, index)
+        return image
+
+    def _encoded(self, index: int) -> bytes:
+        assert self._offsets is not None
+        begin, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        with self._named(index):
+            if self._start is None:
+                with self._lock:
+                    return bytes(self._images[begin:end].tobytes())
+            content = os.pread(self._descriptor, end - begin, self._start + begin)
+            _check_length(len(content), end - begin)
+            return content
+
+    def _fill(self, row: NDArray[np.uint8], index: int) -> None:
+        """One raw image into ``row``, which is contiguous."""
+        with self._named(index):
+            if self._start is None:
+                with self._lock:
+                    row[...] = self._images[index]
+            else:
+                _check_length(os.preadv(self._descriptor, [row.data], self._start + index * row.nbytes), row.nbytes)
+
+    @cached_property
+    def _images(self) -> Any:
+        """The images through the library; it stays open from then on. Only under the lock."""
+        return _plain(self._held.enter_context(_opened(self._path)), self._name, self._path)
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
         try:
-            with self._lock:
-                if self._offsets is None:
-                    return np.asarray(self.data[index], np.uint8)
-                start, end = int(self._offsets[index]), int(self._offsets[index + 1])
-                return bytes(self.data[start:end].tobytes())
+            yield
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise DataError(f"{self._path}: sample {index} ({self.key(index)}) cannot be read: {error}") from error
+
+
+def _check_length(read: int, wanted: int) -> None:
+    if read != wanted:
+        raise OSError(f"{read} bytes are there, expected {wanted}")
+
+
+def _opened(path: Path) -> Any:
+    """A file, open for reading. DataError if it cannot be."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
+
+
+def _start(images: Any, file: Any) -> int | None:
+    """Where the bytes of ``images`` begin in the file; None if they do not lie there as they are, one behind the other."""
+    start = images.id.get_offset()
+    plain = images.chunks is None and images.dtype == np.uint8 and not file.userblock_size
+    return int(start) if plain and start is not None else None
 
 
 def _created(path: Path) -> Any:
