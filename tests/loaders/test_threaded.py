@@ -65,6 +65,13 @@ def test_a_batch_stays_as_it_is_while_anything_of_it_is_held(stored: Stored) -> 
             np.testing.assert_array_equal(np.asarray(view), copy)
 
 
+@pytest.mark.parametrize("loader", ["threaded", "from_generator"])
+def test_an_epoch_ends_with_its_last_batch(stored: Stored, loader: str) -> None:
+    # A pipeline that tunes itself waits for its tuner, which sleeps up to as long again as the epoch took.
+    with closing(LOADERS[loader].build(open_dataset(stored("hdf5", "encoded")), SPEC)) as feed:
+        assert feed.options().autotune.enabled is False  # type: ignore[attr-defined]  # a tf.data.Dataset too
+
+
 def test_what_nobody_holds_is_used_again(stored: Stored) -> None:
     with closing(build(stored("lmdb", "encoded"), SPEC)) as feed:
         addresses = Counter(np.asarray(images).ctypes.data for n in range(10) for images, _ in feed.epoch(n))
