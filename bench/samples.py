@@ -144,5 +144,7 @@ def _store(dataset: StoredDataset, chosen: NDArray[np.int64], folder: Path) -> N
             written = FORMATS[info.format].write_shard(members, target, layout)
             shards.append(written.model_copy(update={"file": shard.file}))
     split = SplitInfo(samples=len(chosen), shards=tuple(shards))
-    small = info.model_copy(update={"splits": {dataset.split: split}})
+    counts = {"found_samples": len(chosen), "stored_samples": len(chosen), "skipped_samples": 0}
+    stored_bytes = sum(shard.bytes for shard in shards)
+    small = info.model_copy(update={"splits": {dataset.split: split}, **counts, "stored_bytes": stored_bytes})
     (folder / MANIFEST).write_text(small.model_dump_json(indent=1))
