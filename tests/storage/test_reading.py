@@ -104,3 +104,13 @@ def test_an_index_outside_its_folder_reads_nothing(home: Path, tmp_path: Path) -
     (tmp_path / "data" / "train-00000.npz").write_bytes((home / "directory-encoded/index/train-00000.npz").read_bytes())
     with storage.open_dataset(tmp_path / "data") as reader, pytest.raises(DataError, match=r"has to lie in .* 'index'"):
         next(iter(reader))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_hdf5_file_stays_open(payload: str, home: Path) -> None:
+    # The library takes half a megabyte for each file that it has open: hundreds of gigabytes are thousands of shards.
+    h5f = pytest.importorskip("h5py").h5f
+    with storage.open_dataset(home / f"hdf5-{payload}") as reader:
+        assert len(list(reader)) == 24
+        assert reader.shards > 1
+        assert h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE) == 0
