@@ -12,6 +12,8 @@ from bench.gate import Side, is_steady
 from storage.console import counted
 
 WITHIN = 0.05
+EXPECTED = 0.95
+"""The share of pairs that two runs on a quiet machine agree on, at least."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,12 @@ class Agreement:
         if not self.pairs:
             return ""
         share = self.same / self.pairs
-        return (
-            f"Of {counted(self.pairs, 'pair')} of cases, {share:.1%} have the same ratio within {WITHIN:.0%} in both runs."
+        said = (
+            f"How fast one case is beside another is the same within {WITHIN:.0%} in both runs for {self.same} of "
+            f"{counted(self.pairs, 'pair')} of cases ({share:.0%})."
         )
+        hint = f" Below {EXPECTED:.0%}, look for flags in both reports, or raise --sweeps."
+        return said + (hint if share < EXPECTED else "")
 
 
 def agreement(a: Side, b: Side) -> Agreement:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from storage import console
-from storage.errors import UsageError
+from storage.errors import DataError, UsageError
 
 app = typer.Typer(
     name="feedbench",
@@ -73,7 +73,10 @@ def compare(
     """
     from bench.gate_output import compare_and_print
 
-    raise typer.Exit(compare_and_print(a, b, fail_if or [], typer.echo, html=html))
+    try:
+        raise typer.Exit(compare_and_print(a, b, fail_if or [], typer.echo, html=html))
+    except DataError as error:  # 1 is for what is established, so that a gate is not red for a path that is wrong
+        raise UsageError(str(error)) from error
 
 
 @app.command()

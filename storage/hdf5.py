@@ -127,8 +127,7 @@ class Hdf5Shard:
         if self.payload == "raw" and (images.ndim != 4 or images.shape[0] != shard.samples):
             raise DataError(f"{path}: images have shape {images.shape}, expected ({shard.samples}, height, width, 3)")
         self._start = _start(images, file)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        held.callback(os.close, self._descriptor)
+        self._file = held.enter_context(path.open("rb", buffering=0))
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -203,7 +202,7 @@ class Hdf5Shard:
             if self._start is None:
                 with self._lock:
                     return bytes(self._images[begin:end].tobytes())
-            content = os.pread(self._descriptor, end - begin, self._start + begin)
+            content = os.pread(self._file.fileno(), end - begin, self._start + begin)
             _check_length(len(content), end - begin)
             return content
 
@@ -214,7 +213,7 @@ class Hdf5Shard:
                 with self._lock:
                     row[...] = self._images[index]
             else:
-                _check_length(os.preadv(self._descriptor, [row.data], self._start + index * row.nbytes), row.nbytes)
+                _check_length(os.preadv(self._file.fileno(), [row.data], self._start + index * row.nbytes), row.nbytes)
 
     @cached_property
     def _images(self) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -66,7 +66,7 @@ class TfRecord:
         if not path.is_file():
             raise DataError(f"{path} is missing")
         with path.open("rb") as file:
-            yield TfRecordShard(path, shard, file.fileno())
+            yield TfRecordShard(path, shard, file)
 
 
 TFRECORD = TfRecord()
@@ -75,10 +75,10 @@ TFRECORD = TfRecord()
 class TfRecordShard:
     """One file, read from front to back; every record's checksums are verified on the way."""
 
-    def __init__(self, path: Path, shard: ShardInfo, descriptor: int) -> None:
+    def __init__(self, path: Path, shard: ShardInfo, file: BinaryIO) -> None:
         self.path = path
         self._samples = shard.samples
-        self._descriptor = descriptor
+        self._file = file
 
     def __len__(self) -> int:
         return self._samples
@@ -96,11 +96,11 @@ class TfRecordShard:
 
         A million records take half a second: lengths are followed first, and their checksums compared all at once.
         """
-        end = os.fstat(self._descriptor).st_size
+        end = os.fstat(self._file.fileno()).st_size
         if not end:
             return np.empty((0, 2), np.int64)
         at, found = 0, array("q")
-        with mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ) as content:
+        with mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as content:
             while at + 16 <= end:
                 after = at + 16 + _LENGTH.unpack_from(content, at)[0]
                 if after > end:
@@ -155,7 +155,7 @@ class TfRecordShard:
                 f"{self.path}: record {index} cannot be found: the header of record {len(self._places)} is damaged"
             )
         start, length = self._places[index].tolist()
-        data = os.pread(self._descriptor, length + 4, start)
+        data = os.pread(self._file.fileno(), length + 4, start)
         if len(data) != length + 4 or _masked(data[:-4]) != data[-4:]:
             raise DataError(f"{self.path}: record {index} does not match its checksum")
         return start, data[:-4]

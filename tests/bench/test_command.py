@@ -209,7 +209,7 @@ def around(folder: Path) -> set[Path]:
         (["run", "--resume=nowhere", "--formats=lmdb", "--sweeps=2"], 2, "--resume stands alone: .*--formats, --sweeps"),
         (["report", "nowhere"], 1, "there is no folder nowhere"),
         (["report", "empty"], 1, "empty is not a run"),
-        (["compare", "nowhere", "nowhere"], 1, "there is no folder nowhere"),
+        (["compare", "nowhere", "nowhere"], 2, "there is no folder nowhere"),
         (["compare", "nowhere", "nowhere", "--fail-if=5%"], 2, "--fail-if takes slower:PERCENT%"),
         (["advise", "nowhere"], 1, "nowhere is not a folder"),
         (["advise", "empty"], 1, "empty"),

@@ -114,3 +114,18 @@ def test_no_hdf5_file_stays_open(payload: str, home: Path) -> None:
         assert len(list(reader)) == 24
         assert reader.shards > 1
         assert h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE) == 0
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("name", ["hdf5", "tfrecord"])
+def test_nothing_is_read_once_it_is_closed(name: str, payload: str, home: Path, tmp_path: Path) -> None:
+    # The system gives the number of a closed file to the next that is opened: its bytes must not be taken for an image.
+    other = tmp_path / "other"
+    other.write_bytes(bytes(1 << 20))
+    dataset = storage.open_dataset(home / f"{name}-{payload}")
+    reader = dataset.shard(0)
+    one = reader.at if name == "tfrecord" else lambda index: reader.read(np.array([index]))  # type: ignore[attr-defined]
+    one(0)
+    dataset.close()
+    with other.open("rb"), pytest.raises((DataError, ValueError), match="closed file"):
+        one(1)
