@@ -199,7 +199,7 @@ class _Walk:
             self._compare(loader, image, best)
 
     def _wrongly(self, image: Delivered, residual: float) -> str:
-        """Which stored image it would be, were it not for a common mistake; nothing if that is no closer by half."""
+        """Which stored image it would be, were it not for a common mistake: closer by half, and within 3 levels. Else nothing."""
         rings, references = Rings(self.spec.image_size), self.references
         for mistake, undone in UNDONE.items():
             likest = undone(image)

@@ -44,17 +44,17 @@ class TfRecord:
 
     def write_shard(self, samples: Iterable[Sample], path: Path, layout: Layout) -> ShardInfo:  # noqa: ARG002
         """Write one file at ``path``, record by record."""
-        count, size, digest = 0, 0, xxhash.xxh3_128()
+        count, size, state = 0, 0, xxhash.xxh3_128()
         with path.open("wb", buffering=1 << 18) as file:
             for sample in samples:
                 before, image, after = _example(sample)
                 length = _LENGTH.pack(len(before) + len(image) + len(after))
                 for part in (length + _masked(length) + before, image.data, after + _masked(before, image, after)):
-                    digest.update(part)  # now, while it is in the processor's cache
+                    state.update(part)  # now, while it is in the processor's cache
                     size += file.write(part)
                 count += 1
         sync(path)
-        return ShardInfo(file="", samples=count, bytes=size, digest=f"xxh3:{digest.hexdigest()}")
+        return ShardInfo(file="", samples=count, bytes=size, digest=f"xxh3:{state.hexdigest()}")
 
     def digest(self, path: Path, shard: ShardInfo) -> str:  # noqa: ARG002
         """What the shard's digest is now."""
