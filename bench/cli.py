@@ -25,7 +25,7 @@ STEP, HOW = "The training step", "How it is measured"
 
 
 @app.callback()
-def feedbench() -> None:
+def feedbench(_version: console.Version = False) -> None:
     """Measure input pipelines end to end."""
 
 
@@ -146,7 +146,7 @@ def run(
     step: Annotated[
         str | None,
         typer.Option(
-            help="feature_extraction,none by default; fine_tune, full, emulated:RATE, calibrate.", rich_help_panel=STEP
+            help="feature_extraction, none by default; fine_tune, full, emulated:RATE, calibrate.", rich_help_panel=STEP
         ),
     ] = None,
     model: Annotated[
@@ -163,10 +163,12 @@ def run(
         ),
     ] = None,
     mixed_precision: Annotated[
-        bool | None, typer.Option(help="bfloat16 on processors, float16 on GPUs.", rich_help_panel=STEP)
+        bool | None,
+        typer.Option("--mixed-precision", help="bfloat16 on processors, float16 on GPUs.", rich_help_panel=STEP),
     ] = None,
     jit_compile: Annotated[
-        bool | None, typer.Option(help="Compile the step with XLA; slow on processors.", rich_help_panel=STEP)
+        bool | None,
+        typer.Option("--jit-compile", help="Compile the step with XLA; slow on processors.", rich_help_panel=STEP),
     ] = None,
     steps_per_execution: Annotated[
         str | None,
@@ -191,7 +193,7 @@ def run(
         str, typer.Option(help="warm, or cold: the first epoch from the disk, proven.", rich_help_panel=HOW)
     ] = "warm",
     stages: Annotated[
-        bool, typer.Option(help="Also time the pipeline up to each of its stages.", rich_help_panel=HOW)
+        bool, typer.Option("--stages", help="Also time the pipeline up to each of its stages.", rich_help_panel=HOW)
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one measurement may take.", rich_help_panel=HOW)] = 300.0,
     memory_limit: Annotated[
@@ -213,8 +215,9 @@ def run(
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
-    With nothing named, the default matrix: some nine minutes on two cores. Naming formats, payloads, loaders, placements, steps
-    or something to vary measures the whole product of what is named.
+    With nothing named, the default matrix: some nine minutes on two cores.
+    With formats, payloads, loaders, placements, steps or something to vary
+    named, the whole product of what is named.
 
     Example: feedbench run --images=photos --step feature_extraction,emulated:1800,7200 --vary workers=1,2,4 --budget 10m
     """
@@ -270,16 +273,22 @@ def train(
     model: Annotated[str, typer.Option(help="A keras.applications name, or a .keras file.")] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="Of the base: none, imagenet, or a .weights.h5 or .h5 file.")] = "none",
     placement: Annotated[str, typer.Option(help="pipeline or model: where scaling and augmentation happen.")] = "pipeline",
-    export: Annotated[bool, typer.Option(help="Also save a model from raw uint8 images to probabilities.")] = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Also save a model from raw uint8 images to probabilities.")
+    ] = False,
     image_size: Annotated[
         str | None, typer.Option(help="N or HEIGHTxWIDTH.", show_default="160, or the .keras file's or the raw dataset's")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 32,
     augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
-    cache: Annotated[bool, typer.Option(help="Keep decoded images in memory after the first epoch.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Keep decoded images in memory after the first epoch.")] = False,
     workers: Annotated[int, typer.Option(help="Threads that prepare batches; 0: one a processor.")] = 0,
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on processors, float16 on GPUs.")] = False,
-    jit_compile: Annotated[bool, typer.Option(help="Compile the step with XLA; slow on processors.")] = False,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="bfloat16 on processors, float16 on GPUs.")
+    ] = False,
+    jit_compile: Annotated[
+        bool, typer.Option("--jit-compile", help="Compile the step with XLA; slow on processors.")
+    ] = False,
     steps_per_execution: Annotated[
         int,
         typer.Option(
@@ -287,7 +296,7 @@ def train(
         ),
     ] = 1,
     both_ways: Annotated[
-        bool, typer.Option(help="At the end, evaluate the training images with dropout on and off.")
+        bool, typer.Option("--both-ways", help="At the end, evaluate the training images with dropout on and off.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     results: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Annotated
 
 import typer
 
@@ -33,10 +34,24 @@ def _written_out(found: re.Match[str]) -> str:
     return {10: "\\n", 13: "\\r", 9: "\\t"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"feedbench {version('feedbench')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+]
+"""The option of every command line. Click answers it before anything else is looked at."""
+
+
 def run(app: typer.Typer, program: str) -> None:
-    """Run a Typer app; print an error as one line on standard error and exit with its code (1 data, 2 usage)."""
+    """Run a Typer app, with ``-h`` too; print an error as one line on standard error, exit with its code (1 data, 2 usage)."""
     try:
-        code = app(prog_name=program, standalone_mode=False)
+        code = app(prog_name=program, standalone_mode=False, help_option_names=["-h", "--help"])
     except FeedbenchError as error:
         sys.stderr.write(shown(f"{program}: {error}") + "\n")
         code = error.exit_code

@@ -54,6 +54,7 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes. 0: one a processor.", min=0)] = 0,
     backend: Annotated[str, typer.Option(help="local, or dask: on the cluster at --address.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Dask scheduler: tcp://host:8786.")] = None,
+    _version: console.Version = False,
 ) -> None:
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
     from storage import conversion

@@ -183,6 +183,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     count: Annotated[int, typer.Option(help="Images, train and validation together.")] = 1000,
     seed: Annotated[int, typer.Option(help="Another seed draws other images.", min=0)] = 0,
+    _version: console.Version = False,
 ) -> None:
     """Draw demo images: five classes of flowers, train and validation, as JPEG files that load like photographs."""
     from rich.console import Console

@@ -31,6 +31,7 @@ def main(
         ),
     ] = False,
     workers: Annotated[int, typer.Option(help="0: one a processor.", min=0)] = 0,
+    _version: console.Version = False,
 ) -> None:
     """Read a stored dataset and compare it with its checksums. Names every bad sample and missing shard; exit code 1 then."""
     from rich.console import Console
