@@ -19,11 +19,16 @@ MOST_LISTED = 5
 def meant(name: str, cases: Iterable[Case]) -> list[Case]:
     """The cases that a name means, one a step at most: an id, with or without its step, or a beginning that no others share.
 
-    Raises UsageError, listing those there are, if it means none, or several of one step. A limit is no pipeline to have.
+    Raises UsageError, listing those there are, if it means none, a limit, or several of one step.
     """
-    pipelines = [case for case in cases if not case.loader.startswith("limit:")]
+    pipelines: list[Case] = []
+    limits: list[Case] = []
+    for case in cases:
+        (limits if case.loader.startswith("limit:") else pipelines).append(case)
     found = [case for case in pipelines if case.is_named(name)]
     found = found or [case for case in pipelines if case.id.startswith(f"{name}-")]
+    if not found and any(name == case.loader or case.is_named(name) for case in limits):
+        raise UsageError(f"--today {name}: a limit is no pipeline that you could have; this run has {_listed(pipelines)}")
     if not found:
         raise UsageError(f"--today {name}: this run measures no such pipeline; it has {_listed(pipelines)}")
     if max(Counter(case.step.step for case in found).values()) > 1:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,20 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("command", ["advise", "compare", "model", "report", "run", "selfcheck", "train"])
-def test_every_command_shows_an_example(command: str) -> None:
-    done = feedbench(Path(), command, "--help")
+def test_every_command_shows_an_example_and_cuts_no_option_in_a_usual_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = feedbench(Path(), command, "-h")
     assert done.returncode == 0
     assert f"Example: feedbench {command}" in done.stdout
+    assert "…" not in done.stdout
+
+
+def test_the_version_is_said_whatever_else_is_missing() -> None:
+    asked = [[*FEEDBENCH, "--version"], [sys.executable, "-m", "storage.demo", "--version"]]  # it needs an --out
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in asked]
+    assert said == [f"feedbench {version('feedbench')}\n"] * 2
 
 
 @pytest.mark.parametrize("command", ["run", "train"])
@@ -203,7 +214,7 @@ def around(folder: Path) -> set[Path]:
         (["run", "--vary=workers"], 2, "--vary takes NAME=VALUE,VALUE, such as workers=1,2; got 'workers'"),
         (["run", "--sweeps=0"], 2, "--sweeps must be a whole number of at least 1"),
         (["run", "--isolation=none"], 2, "--isolation: unknown name 'none'; expected one or more of: case, sweep"),
-        (["run", "--today=limit:decode"], 2, "--today limit:decode: this run measures no such pipeline; it has directory-"),
+        (["run", "--today=limit:decode"], 2, "--today limit:decode: a limit is no pipeline .* has directory-"),
         (["run", "--loaders=known:null", "--results=file"], 1, "--results: cannot write to file: Not a directory"),
         (["run", "--resume=nowhere"], 1, r"there is no folder nowhere"),
         (["run", "--resume=nowhere", "--formats=lmdb", "--sweeps=2"], 2, "--resume stands alone: .*--formats, --sweeps"),

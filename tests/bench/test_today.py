@@ -43,16 +43,25 @@ def test_the_beginning_of_an_id_is_enough_where_no_other_case_begins_so(tmp_path
         verdict(measured, "lmdb")
 
 
+UNKNOWN = "this run measures no such pipeline; it has "
+NO_PIPELINE = "a limit is no pipeline that you could have; this run has "
+
+
 @pytest.mark.parametrize(
-    "name", ["no-such-case", "limit:decode", "memory-encoded-limit:decode-pipeline-step=none", "memory"]
+    ("name", "why"),
+    [
+        ("no-such-case", UNKNOWN),
+        ("limit:nonsense", UNKNOWN),
+        ("memory", UNKNOWN),
+        ("limit:decode", NO_PIPELINE),
+        ("memory-encoded-limit:decode-pipeline-step=none", NO_PIPELINE),
+    ],
 )
-def test_what_is_no_pipeline_of_the_run_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+def test_what_is_no_pipeline_of_the_run_is_refused_before_anything_is_made(name: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         run(options(tmp_path, today=name), Quiet(), "test", planned=matrix())
     said = str(refused.value)
-    assert said.startswith(
-        f"--today {name}: this run measures no such pipeline; it has directory-encoded-from_generator-pipeline, "
-    )
+    assert said.startswith(f"--today {name}: {why}directory-encoded-from_generator-pipeline, ")
     assert said.endswith(", ...")
-    assert "limit" not in said.removeprefix(f"--today {name}")
+    assert "limit:" not in said.removeprefix(f"--today {name}:")
     assert not list(tmp_path.iterdir())
