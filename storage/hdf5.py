@@ -24,7 +24,7 @@ from storage.base import Batch, Layout, Planned, Sample, ShardInfo
 from storage.checksum import digest, file_chunks, written_digest
 from storage.columns import Columns
 from storage.errors import DataError
-from storage.files import sync
+from storage.files import ReadFile, sync
 from storage.mapped import Places, check_places
 from storage.packed import check_offsets, unpack
 
@@ -127,7 +127,7 @@ class Hdf5Shard:
         if self.payload == "raw" and (images.ndim != 4 or images.shape[0] != shard.samples):
             raise DataError(f"{path}: images have shape {images.shape}, expected ({shard.samples}, height, width, 3)")
         self._start = _start(images, file)
-        self._file = held.enter_context(path.open("rb", buffering=0))
+        self._file = held.enter_context(ReadFile(path))
 
     def __len__(self) -> int:
         return len(self._labels)

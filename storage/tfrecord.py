@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from storage.base import Layout, Sample, ShardInfo
 from storage.checksum import digest, file_chunks
 from storage.errors import DataError
-from storage.files import sync
+from storage.files import ReadFile, sync
 from storage.media import header
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TfRecord:
         """Open one file for streaming."""
         if not path.is_file():
             raise DataError(f"{path} is missing")
-        with path.open("rb") as file:
+        with ReadFile(path) as file:
             yield TfRecordShard(path, shard, file)
 
 
@@ -75,7 +75,7 @@ TFRECORD = TfRecord()
 class TfRecordShard:
     """One file, read from front to back; every record's checksums are verified on the way."""
 
-    def __init__(self, path: Path, shard: ShardInfo, file: BinaryIO) -> None:
+    def __init__(self, path: Path, shard: ShardInfo, file: ReadFile) -> None:
         self.path = path
         self._samples = shard.samples
         self._file = file
