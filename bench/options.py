@@ -84,6 +84,8 @@ class RunOptions:
         for step in self.steps:
             if step != CALIBRATE:
                 StepSpec(step=step)
+        if any(one.name == "fine_tune_at" for one in self.vary) and "fine_tune" not in self.steps:
+            raise UsageError("--fine-tune-at changes --step fine_tune only, which is not asked for; name that step, too")
 
     @property
     def named(self) -> bool:

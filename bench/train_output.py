@@ -101,6 +101,10 @@ def fitted(training: Training, *, image_size: str | None) -> Training:
     stored = read_info(training.dataset)
     if training.loader not in LOADERS:
         raise UsageError(f"unknown loader {training.loader!r}; expected one of: {', '.join(LOADERS)}")
+    if training.step.fine_tune_at is not None and not training.fine_tune_epochs and training.step.step != "fine_tune":
+        raise UsageError(
+            "--fine-tune-at changes nothing without fine-tuning; name --fine-tune-epochs or --step fine_tune, too"
+        )
     size, scaling = training.spec.image_size, scaling_of(training.step.model)
     if not image_size:
         size = image_size_of(training.step.model) or stored.image_size or size

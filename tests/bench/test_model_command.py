@@ -194,6 +194,7 @@ def test_the_size_is_the_models_else_the_raw_datasets(own: Path, stored: Path, t
         (["--loader", "tfdat"], "unknown loader 'tfdat'; expected one of: "),
         (["--weights", "nowhere.h5"], "no such weights file: nowhere.h5"),
         (["--fine-tune-at", "9", "--fine-tune-epochs", "1"], "fine_tune_at must be below the 1 layers of "),
+        (["--fine-tune-at", "0"], "--fine-tune-at changes nothing without fine-tuning"),
         (["--image-size", "64"], "cannot feed"),
     ],
 )

@@ -48,6 +48,9 @@ def test_sizes_that_mean_nothing(text: str) -> None:
         ({"budget": "10"}, "--budget must be a time"),
         ({"timeout_s": 0.0}, "--timeout must be above 0"),
         ({"memory_limit_bytes": 0}, "--memory-limit must be above 0"),
+        ({"fine_tune_at": "50"}, "--fine-tune-at changes --step fine_tune only"),
+        ({"fine_tune_at": "50", "step": "calibrate,full"}, "--fine-tune-at changes --step fine_tune only"),
+        ({"vary": ["fine-tune-at=50,80"], "step": "full"}, "--fine-tune-at changes --step fine_tune only"),
     ],
 )
 def test_options_that_mean_nothing(given: dict[str, object], words: str) -> None:

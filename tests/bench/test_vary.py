@@ -129,14 +129,8 @@ def test_the_layer_of_fine_tuning_is_part_of_a_case_only_where_it_changes_someth
     assert [case.id.partition("-step=fine_tune")[2] for case in varied] == [
         "-fine_tune_at=55", "", "-model=MobileNet-fine_tune_at=55", "-model=MobileNet-fine_tune_at=100",
     ]  # fmt: skip
-    frozen, full, alone = (
-        planned(step=step, vary=["fine_tune_at=55,80"]) for step in ("feature_extraction", "full", "none")
-    )
-    assert [case.step.fine_tune_at for case in frozen + full + alone] == [None, None, None]
-    calibrated = [
-        case for case in cases(options_of({"step": "calibrate", "fine_tune_at": "50"})) if case.loader == "limit:step"
-    ]
-    assert [case.step.fine_tune_at for case in calibrated] == [None]
+    several = planned(step="feature_extraction,full,none,fine_tune", vary=["fine_tune_at=55,80"])
+    assert [case.step.fine_tune_at for case in several] == [None, None, None, 55, 80]
 
 
 def test_records_know_files_by_name_only(tmp_path: Path) -> None:
