@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from storage.base import MANIFEST
@@ -98,7 +98,7 @@ class Workspace:
         shutil.rmtree(self.path / self.token)
         shutil.rmtree(self.listing, ignore_errors=True)
         with beside(self.path / MANIFEST) as partial:
-            partial.write_text(manifest)
+            partial.write_text(manifest, encoding="utf-8")
         if not self.target.exists():
             self.path.rename(self.target)
         elif exchange(self.path, self.target):
@@ -118,6 +118,8 @@ class Workspace:
 def locked(target: Path) -> Iterator[Workspace]:
     """The workspace of ``target``, for this process alone. DataError if another conversion has it, or it cannot be written."""
     with ExitStack() as stack:
+        for folder in [folder for folder in target.absolute().parents if not folder.exists()][::-1]:
+            stack.callback(_remove_if_empty, folder)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone(target.with_name(f".{target.name}.lock"), wait=False))
@@ -126,3 +128,9 @@ def locked(target: Path) -> Iterator[Workspace]:
         except OSError as error:
             raise DataError(f"{target} cannot be written: {error.strerror} ({error.filename})") from error
         yield Workspace(target)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A folder that was made for a conversion that came to nothing."""
+    with suppress(OSError):
+        folder.rmdir()
