@@ -124,6 +124,7 @@ class DatasetInfo(_Stored):
     ``image_size`` is (height, width) and ``resize`` the filter of a raw payload; both are None for an encoded one.
     ``convert_s`` is how many seconds writing took; of an interrupted conversion, the run that ended it.
     ``found_samples`` = ``stored_samples`` + ``skipped_samples``. ``ignored_files`` were no samples: a folder's, beside its classes.
+    ``skipped_digest`` is that of ``skipped.csv``, where there is one (and the dataset was not made before it was kept).
     """
 
     schema_version: Literal[1] = 1
@@ -142,6 +143,7 @@ class DatasetInfo(_Stored):
     found_samples: int = Field(ge=0)
     stored_samples: int = Field(ge=0)
     skipped_samples: int = Field(default=0, ge=0)
+    skipped_digest: str | None = None
     ignored_files: int = Field(default=0, ge=0)
     stored_bytes: int = Field(ge=0)
     convert_s: float = Field(ge=0)

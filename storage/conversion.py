@@ -20,7 +20,8 @@ from typing import Any
 
 from storage.backends import BACKENDS, run, ticking
 from storage.base import DatasetInfo, ShardInfo, SplitInfo
-from storage.dataset import read_info
+from storage.checksum import digest, file_chunks
+from storage.dataset import manifest_text, read_info
 from storage.errors import DataError, UsageError
 from storage.files import beside
 from storage.origin import default_out, origin, source_name
@@ -166,8 +167,11 @@ def _convert(
         del splits  # the order of millions of images, which lies in files by now
         dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
         info = _info(source, names, recipe, tasks, dones, time.perf_counter() - started)
-        _list_skipped(workspace.path / SKIPPED, dones)
-        workspace.commit(info.model_dump_json(indent=1))
+        if info.skipped_samples:
+            skipped = workspace.path / SKIPPED
+            _list_skipped(skipped, dones)
+            info = info.model_copy(update={"skipped_digest": digest(file_chunks(skipped))})
+        workspace.commit(manifest_text(info))
     except (DiskFullError, OSError) as error:
         if isinstance(error, OSError) and not disk_is_full(error):
             raise
@@ -292,6 +296,5 @@ def _info(
 def _list_skipped(path: Path, dones: list[Done]) -> None:
     """``skipped.csv``: what was left out, and why."""
     rows = [row for done in dones for row in done.skipped]
-    if rows:
-        with beside(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("split", "file", "reason"), *rows])
+    with beside(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([("split", "file", "reason"), *rows])

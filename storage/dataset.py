@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,14 +12,16 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from storage import FORMATS
 from storage.base import MANIFEST, Batch, DatasetInfo, Reader, Sample, SplitInfo, SupportsRandomAccess, SupportsSeeking
+from storage.checksum import digest
 from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ class StoredDataset:
     """One split of a stored dataset, opened. Samples are numbered from 0 through its shards, in order.
 
     Shards are opened when they are first needed, never before: an object that was made before a fork may be used after.
+    Once it is closed, what would read a shard raises UsageError.
     """
 
     def __init__(self, path: Path, info: DatasetInfo, split: str) -> None:
@@ -42,6 +47,7 @@ class StoredDataset:
         self.portable = False
         """Whether graphs are to run in other processes, which see the same files: set before the first ``graph_read``."""
         self._opening = Lock()
+        self._closed = False
         self._readers: dict[int, Reader] = {}
 
     @property
@@ -55,13 +61,16 @@ class StoredDataset:
     def __iter__(self) -> Iterator[Sample]:
         """All samples, shard by shard."""
         for number in range(len(self._shards)):
-            yield from self.shard(number)
+            for sample in self.shard(number):
+                yield sample
+                self._check_open()
 
     def shard(self, number: int) -> Reader:
         """The reader of one shard."""
         if number not in self._readers:
             with self._opening:
                 if number not in self._readers:
+                    self._check_open()
                     shard = self._shards[number]
                     file = self.path / shard.file
                     if not file.is_file():
@@ -69,6 +78,10 @@ class StoredDataset:
                     opened = FORMATS[self.info.format].open_shard(file, shard)
                     self._readers[number] = self._open.enter_context(opened)
         return self._readers[number]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self.path} is closed: open it again to read on")
 
     def _random(self, number: int) -> SupportsRandomAccess:
         reader = self.shard(number)
@@ -98,6 +111,7 @@ class StoredDataset:
 
     def _place(self, index: int) -> tuple[int, int]:
         """A sample's shard, and its number there."""
+        index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: there is no sample {index}; {self.split} has {len(self)}, numbered from 0")
         number = int(np.searchsorted(self._ends, index, side="right"))
@@ -106,9 +120,10 @@ class StoredDataset:
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
         """The samples at ``indices``, in that order. Needs random access; several threads may call it.
 
-        Raises IndexError if there is no such sample, UsageError if the format is only read in order.
+        Raises IndexError if there is no such sample, UsageError if the format is only read in order, or if these are not whole
+        numbers, one a sample.
         """
-        indices = np.asarray(indices, np.int64)
+        indices = _whole_numbers(indices)
         if not len(indices):
             return Batch([] if self.info.image_size is None else np.empty((0, *self.info.image_size, 3), np.uint8), indices)
         for end in (int(indices.min()), int(indices.max())):
@@ -199,8 +214,10 @@ class StoredDataset:
         return int(self._ends[number - 1]) if number else 0
 
     def close(self) -> None:
-        """Close every shard that was opened."""
-        self._readers.clear()
+        """Close every shard that was opened. None is opened any more."""
+        with self._opening:
+            self._closed = True
+            self._readers.clear()
         for made in ("_source", "_label_tensor"):
             self.__dict__.pop(made, None)
         self._open.close()
@@ -212,19 +229,47 @@ class StoredDataset:
         self.close()
 
 
+def _whole_numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """``indices`` as int64 (n,). UsageError if they are something else: half a sample would be taken for the one below it."""
+    try:
+        numbers = np.asarray(indices)
+    except ValueError:  # rows of different lengths
+        numbers = np.empty((0, 0))
+    if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
+        raise UsageError(f"read takes a list of whole numbers, such as [3, 0, 7]; got {indices!r}")
+    return numbers.astype(np.int64, copy=False)
+
+
+def manifest_text(info: DatasetInfo) -> str:
+    """What ``dataset.json`` holds: ``info``, and the digest of that."""
+    content = info.model_dump(mode="json")
+    return json.dumps({**content, "digest": _own_digest(content)}, indent=1, ensure_ascii=False)
+
+
+def _own_digest(content: dict[str, Any]) -> str:
+    """Of the values, not the bytes: who lays a manifest out anew, or sorts it, has not changed it."""
+    return digest([json.dumps(content, sort_keys=True).encode()])
+
+
 def read_info(path: Path) -> DatasetInfo:
-    """The manifest of the dataset at ``path``. DataError, naming the file, if there is none or it is not one."""
+    """The manifest of the dataset at ``path``. DataError, naming the file, if there is none, it is not one, or it is damaged."""
     manifest = path / MANIFEST
     if not manifest.is_file():
         raise DataError(f"{path} is not a stored dataset: it has no {MANIFEST}. Make one with python -m storage.convert.")
     try:
-        info = DatasetInfo.model_validate_json(manifest.read_bytes())
+        content = from_json(manifest.read_bytes())
+        stated = content.pop("digest", None) if isinstance(content, dict) else None
+        info = DatasetInfo.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"
         raise DataError(f"{manifest} is not a dataset manifest: {field}: {first['msg']}") from error
+    except ValueError as error:
+        raise DataError(f"{manifest} is not a dataset manifest: {error}") from error
     if info.format not in FORMATS:
         raise DataError(f"{manifest}: unknown format {info.format!r}; expected one of: {', '.join(FORMATS)}")
+    if stated not in (None, _own_digest(content)):
+        raise DataError(f"{manifest} does not match its own digest: it is damaged. If you changed it, remove its 'digest'.")
     return info
 
 

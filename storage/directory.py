@@ -81,9 +81,12 @@ class Directory:
         return ShardInfo(file="", samples=len(columns), bytes=total, digest=digest(self._chunks(path, written)))
 
     def digest(self, path: Path, shard: ShardInfo) -> str:
-        """What the shard's digest is now: over the index, then each file in its order."""
+        """What the shard's digest is now: over the index, then each file in its order. Empty if a file cannot be read."""
         with self.open_shard(path, shard) as reader:
-            return digest(self._chunks(path, [reader.path(i) for i in range(len(reader))]))
+            try:
+                return digest(self._chunks(path, [reader.path(i) for i in range(len(reader))]))
+            except OSError:
+                return ""
 
     @staticmethod
     def _chunks(index: Path, files: Iterable[Path]) -> Iterator[memoryview]:
@@ -240,5 +243,7 @@ class DirectoryShard:
         path = self.path(index)
         try:
             return _content(path)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: the file is missing") from error
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from error

@@ -190,7 +190,7 @@ class LmdbShard:
     def __init__(self, path: Path, environment: Any, shard: ShardInfo) -> None:
         self._path = path
         self.environment = environment
-        with environment.begin() as transaction:
+        with self._reading() as transaction:
             self._labels = self._table(transaction, "labels", "<i8").astype(np.int64)
             self.crc32c = self._table(transaction, "crc32c", "<u4").astype(np.uint32)
             shape = self._table(transaction, "shape", "<i8").tolist()
@@ -228,7 +228,7 @@ class LmdbShard:
     @cached_property
     def _keys(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
         """Read when the first key is asked for: training needs none, and they are most of what a sample costs in memory."""
-        with self.environment.begin() as transaction:
+        with self._reading() as transaction:
             blob = self._table(transaction, "keys", "|u1")
             ends = self._table(transaction, "key_offsets", "<u8").astype(np.uint64)
         return blob, check_offsets(ends, len(self), len(blob), str(self._path))
@@ -239,7 +239,7 @@ class LmdbShard:
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image, int64, (n,)."""
-        with self.environment.begin(buffers=True) as transaction:
+        with self._reading(buffers=True) as transaction:
             return np.array([len(self._value(transaction, index)) for index in range(len(self))], np.int64)
 
     def places(self) -> Places | None:
@@ -248,20 +248,31 @@ class LmdbShard:
 
     def stored(self, index: int) -> bytes:
         """The bytes that this sample's CRC32C covers: the file's, or the pixels in C order."""
-        with self.environment.begin() as transaction:
+        with self._reading() as transaction:
             return bytes(self._value(transaction, index))
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """Samples at ``indices``, in one transaction."""
         labels = self._labels[indices]
         if self.payload == "encoded":
-            with self.environment.begin() as transaction:
+            with self._reading() as transaction:
                 return Batch([self._value(transaction, int(index)) for index in indices], labels)
         images = np.empty((len(indices), *self.shape), np.uint8)
-        with self.environment.begin(buffers=True) as transaction:
+        with self._reading(buffers=True) as transaction:
             for row, index in enumerate(indices):
                 images[row] = self._pixels(self._value(transaction, int(index)))
         return Batch(images, labels)
+
+    @contextmanager
+    def _reading(self, *, buffers: bool = False) -> Iterator[Any]:
+        """A transaction. DataError where the engine finds the file damaged, or closed."""
+        import lmdb
+
+        try:
+            with self.environment.begin(buffers=buffers) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise DataError(f"{self._path} is closed or damaged: {error}") from error
 
     def _value(self, transaction: Any, index: int) -> Any:
         value = transaction.get(_NUMBER.pack(index))

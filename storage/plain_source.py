@@ -206,6 +206,8 @@ class _Files:
                 content = scratch[:length] if length < len(scratch) else _rest(handle, bytes(scratch))
             finally:
                 os.close(handle)
+        except FileNotFoundError as error:
+            raise DataError(f"{os.fsdecode(path)}: the file is missing") from error
         except OSError as error:
             raise DataError(f"{os.fsdecode(path)}: {error.strerror}") from error
         return content, self._label[index]

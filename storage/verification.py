@@ -14,11 +14,12 @@ from typing import TypeAlias
 from storage import FORMATS
 from storage.against import compare
 from storage.base import DatasetInfo, ShardInfo, SupportsChecking, SupportsStructureCheck
-from storage.checksum import crc32c
+from storage.checksum import crc32c, digest, file_chunks
 from storage.dataset import read_info
 from storage.depth import Depth
 from storage.directory import strays
 from storage.errors import DataError, UsageError
+from storage.shards import SKIPPED
 
 Part: TypeAlias = tuple[int, tuple[str, ...]]
 """What one step looked at, in bytes of the dataset, and every fault that it found, a line each."""
@@ -76,6 +77,8 @@ def verify(
     take(_in_parallel(root, info, shards, depth, count))
     if info.format == "directory":
         faults.extend(strays(root, info))
+    if info.skipped_digest is not None and (fault := _list_fault(root / SKIPPED, info.skipped_digest)):
+        faults.append(fault)
     if against is not None and not (untrusted and faults):  # what is malformed is not to be opened
         take(compare(root, info, Path(against), depth, count))
     return sorted(faults)
@@ -88,6 +91,16 @@ def _links(folder: Path) -> Iterator[str]:
             yield f"{entry.path}: a symbolic link; a dataset from elsewhere has to hold its files itself"
         elif entry.is_dir():
             yield from _links(Path(entry.path))
+
+
+def _list_fault(path: Path, expected: str) -> str | None:
+    """What is wrong with ``skipped.csv``, or None."""
+    try:
+        return None if digest(file_chunks(path)) == expected else f"{path}: the digest differs; a line of it is damaged"
+    except FileNotFoundError:
+        return f"{path}: the file is missing"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
 
 
 def _in_parallel(root: Path, info: DatasetInfo, shards: list[ShardInfo], depth: Depth, workers: int) -> Iterator[Part]:

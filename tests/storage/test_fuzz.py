@@ -139,7 +139,9 @@ def test_a_damaged_shard_is_read_or_refused(name: str, payload: str, datasets: d
 def test_a_damaged_manifest_is_read_or_refused(name: str, datasets: dict[tuple[str, str], Path]) -> None:
     path = datasets[name, "encoded"]
     manifest = path / "dataset.json"
-    sound = manifest.read_bytes()
+    told = json.loads(manifest.read_bytes())
+    del told["digest"]  # which would be found to differ before anything is read
+    sound = json.dumps(told, indent=1).encode()
 
     @quickly
     @given(st.lists(damage(), min_size=1, max_size=3))
@@ -158,6 +160,7 @@ def test_a_manifest_that_lies_about_samples_is_refused(
     path = datasets[name, "raw"]
     manifest = path / "dataset.json"
     told = json.loads(manifest.read_bytes())
+    del told["digest"]
     told["splits"]["train"]["samples"] = told["splits"]["train"]["shards"][0]["samples"] = samples
     with replaced(manifest, json.dumps(told).encode()), no_large_allocation(), pytest.raises(DataError):
         read_all(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import storage
 from storage import FORMATS
 from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
-from tests.storage.made import CLASSES, photos
+from tests.storage.made import CLASSES, change_manifest, photos
 
 RANDOM = [name for name in FORMATS if name != "tfrecord"]
 
@@ -67,8 +69,18 @@ def test_several_threads_may_read_and_open(name: str, home: Path) -> None:
             assert np.array_equal(image, expected[index])
 
 
+@pytest.mark.parametrize("indices", [[0.5], 3, [True, False], [[1]], ["1"], [[1], [2, 3]], [None], np.ones(2)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_no_list_of_whole_numbers(name: str, indices: Any, home: Path) -> None:
+    with storage.open_dataset(home / f"{name}-encoded") as reader:
+        with pytest.raises(UsageError, match=r"whole numbers, such as \[3, 0, 7\]; got"):
+            reader.read(indices)
+        with pytest.raises(TypeError, match="integer"):
+            reader.sample(0.5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("index", [-1, 24])
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_sample_that_is_not_there(name: str, index: int, home: Path) -> None:
     with storage.open_dataset(home / f"{name}-encoded") as reader:
         with pytest.raises(IndexError, match=rf"no sample {index}; train has 24"):
@@ -98,9 +110,8 @@ def test_what_is_not_there_is_named(home: Path, tmp_path: Path) -> None:
 
 def test_an_index_outside_its_folder_reads_nothing(home: Path, tmp_path: Path) -> None:
     """The index names the place of its files by its own: one that lies elsewhere would lead out of the dataset."""
-    text = (home / "directory-encoded" / "dataset.json").read_text()
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "dataset.json").write_text(text.replace("index/train-00000.npz", "train-00000.npz"))
+    shutil.copytree(home / "directory-encoded", tmp_path / "data", ignore=shutil.ignore_patterns("index"))
+    change_manifest(tmp_path / "data", "index/train-00000.npz", "train-00000.npz")
     (tmp_path / "data" / "train-00000.npz").write_bytes((home / "directory-encoded/index/train-00000.npz").read_bytes())
     with storage.open_dataset(tmp_path / "data") as reader, pytest.raises(DataError, match=r"has to lie in .* 'index'"):
         next(iter(reader))
@@ -117,7 +128,7 @@ def test_no_hdf5_file_stays_open(payload: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("name", ["hdf5", "tfrecord"])
+@pytest.mark.parametrize("name", ["hdf5", "lmdb", "tfrecord"])
 def test_nothing_is_read_once_it_is_closed(name: str, payload: str, home: Path, tmp_path: Path) -> None:
     # The system gives the number of a closed file to the next that is opened: its bytes must not be taken for an image.
     other = tmp_path / "other"
@@ -127,5 +138,16 @@ def test_nothing_is_read_once_it_is_closed(name: str, payload: str, home: Path, 
     one = reader.at if name == "tfrecord" else lambda index: reader.read(np.array([index]))  # type: ignore[attr-defined]
     one(0)
     dataset.close()
-    with other.open("rb"), pytest.raises((DataError, ValueError), match="closed file"):
+    with other.open("rb"), pytest.raises((DataError, ValueError), match="closed"):
         one(1)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_closed_dataset_opens_nothing_again(name: str, home: Path) -> None:
+    dataset = storage.open_dataset(home / f"{name}-encoded")
+    under_way = iter(dataset)
+    next(under_way)
+    dataset.close()
+    for samples in (under_way, iter(dataset), map(dataset.sample, [1])):
+        with pytest.raises(UsageError, match=f"{name}-encoded is closed: open it again"):
+            next(samples)
