@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from bench.advice import Advice, Limits, Source, advise
 from bench.case import DEFAULT_STEP, Case, StepSpec
 from bench.model import image_size_of, scaling_of
 from bench.racing import LEAST_SWEEPS
-from bench.today import TODAY
+from bench.today import TODAY, meant
 from loaders.base import PLACEMENTS, LoaderSpec, Placement
 from storage.base import PAYLOADS, Payload
 from storage.errors import DataError, UsageError
@@ -137,21 +138,15 @@ def plan(question: Question) -> list[Case]:
 
 
 def today_case(question: Question, step: StepSpec) -> Case:
-    """Today's case: ``--today`` FORMAT-PAYLOAD-LOADER-PLACEMENT, or the plain generator over the folder."""
+    """Today's case: what ``--today`` means among all that could be measured, or the plain generator over the folder."""
     from loaders import LOADERS
     from storage import FORMATS
 
-    parts = question.today.split("-") if question.today else list(TODAY)
-    tables: list[tuple[str, Iterable[str]]] = [
-        ("format", FORMATS), ("payload", PAYLOADS), ("loader", LOADERS), ("placement", PLACEMENTS),
-    ]  # fmt: skip
-    if len(parts) != len(tables):
-        raise UsageError(f"--today takes FORMAT-PAYLOAD-LOADER-PLACEMENT, such as {'-'.join(TODAY)}; got {question.today!r}")
-    for (kind, valid), part in zip(tables, parts, strict=True):
-        if part not in valid:
-            raise UsageError(f"--today: unknown {kind} {part!r}; expected one of: {', '.join(valid)}")
-    format_, payload, loader, placement = parts
-    return _case(format_, payload, loader, placement, step, question)
+    if question.today is None:
+        return _case(*TODAY, step, question)
+    every = [_case(*words, step, question) for words in product(FORMATS, PAYLOADS, LOADERS, PLACEMENTS)]
+    named = meant(question.today, dict.fromkeys([*every, *(case.alone for case in every)]))
+    return replace(named[0], step=step)
 
 
 def look(images: Path, out: Path) -> Source:

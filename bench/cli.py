@@ -34,7 +34,11 @@ def advise(
     images: Annotated[Path, typer.Argument(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.")],
     model: Annotated[Path | None, typer.Option(help="Your model, as model.save('NAME.keras') wrote it.")] = None,
     today: Annotated[
-        str | None, typer.Option(help="FORMAT-PAYLOAD-LOADER-PLACEMENT.", show_default="the plain generator on a directory")
+        str | None,
+        typer.Option(
+            help="The pipeline that you have now, such as lmdb-encoded-tfdata-pipeline.",
+            show_default="the plain generator on a directory",
+        ),
     ] = None,
     budget: Annotated[str, typer.Option(help="Time to measure in, such as 10m.")] = "10m",
     disk: Annotated[str | None, typer.Option(help="How large the stored dataset may be, such as 50GB.")] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from bench.case import Case
 from bench.record import Run
@@ -19,20 +20,16 @@ MOST_LISTED = 5
 def meant(name: str, cases: Iterable[Case]) -> list[Case]:
     """The cases that a name means, one a step at most: an id, with or without its step, or a beginning that no others share.
 
-    Raises UsageError, listing those there are, if it means none, a limit, or several of one step.
+    Raises UsageError, listing some that there are, if it means none, a limit, or several of one step.
     """
-    pipelines: list[Case] = []
-    limits: list[Case] = []
-    for case in cases:
-        (limits if case.loader.startswith("limit:") else pipelines).append(case)
+    pipelines = [case for case in cases if not case.loader.startswith("limit:")]
     found = [case for case in pipelines if case.is_named(name)]
     found = found or [case for case in pipelines if case.id.startswith(f"{name}-")]
-    if not found and any(name == case.loader or case.is_named(name) for case in limits):
-        raise UsageError(f"--today {name}: a limit is no pipeline that you could have; this run has {_listed(pipelines)}")
     if not found:
-        raise UsageError(f"--today {name}: this run measures no such pipeline; it has {_listed(pipelines)}")
+        why = "a limit is no pipeline that one could have" if "limit:" in name else "there is no such pipeline here"
+        raise UsageError(f"--today {name}: {why}; name one, such as {_nearest(name, pipelines)}")
     if max(Counter(case.step.step for case in found).values()) > 1:
-        raise UsageError(f"--today {name} means several cases: {_listed(found)}; name one of them")
+        raise UsageError(f"--today {name} means several cases: {_nearest(name, found)}; name one of them")
     return found
 
 
@@ -50,10 +47,11 @@ def todays(run: Run, step: str, named: str | None = None) -> Case | None:
     pipelines = {case.alone for case in found}
     now = next((case for case in cases if (case in under if under else case.alone in pipelines)), None)
     if now is None:
-        raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {_listed(cases)}")
+        raise UsageError(f"--today {named}: no such case was measured with step {step}; there are {_nearest(named, cases)}")
     return now
 
 
-def _listed(cases: Iterable[Case]) -> str:
+def _nearest(name: str, cases: Iterable[Case]) -> str:
+    """Some ids, those first that look like the name."""
     ids = [case.id for case in cases]
-    return ", ".join([*ids[:MOST_LISTED], *(["..."] if len(ids) > MOST_LISTED else [])])
+    return ", ".join([*get_close_matches(name, ids, MOST_LISTED, cutoff=0), *(["..."] if len(ids) > MOST_LISTED else [])])

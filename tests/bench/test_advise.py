@@ -61,13 +61,15 @@ def test_a_short_budget_plans_less_and_never_only_today(images: Path) -> None:
     assert sizes[-1] * LEAST_SWEEPS * 5 <= 600
 
 
-def test_today_is_named_by_four_words(images: Path) -> None:
-    named = today_case(Question(images=images, today="hdf5-raw-from_generator-model"), StepSpec())
-    assert named.id == "hdf5-raw-from_generator-model"
+def test_today_is_named_as_for_a_run(images: Path) -> None:
+    own = StepSpec(step="full", model="m.keras")
+    for text in ("model", "model-step=none", "model-step=full-model=m.keras"):
+        named = today_case(Question(images=images, today=f"hdf5-raw-from_generator-{text}"), own)
+        assert named.id == "hdf5-raw-from_generator-model-step=full-model=m.keras"
     for text, message in (
-        ("hdf5", "--today takes FORMAT-PAYLOAD-LOADER-PLACEMENT"),
-        ("zarr-raw-from_generator-model", "--today: unknown format 'zarr'; expected one of: directory"),
-        ("hdf5-raw-magic-model", "--today: unknown loader 'magic'"),
+        ("hdf5-raw-tfdata", "means several cases: hdf5-raw-tfdata-model, hdf5-raw-tfdata-pipeline"),
+        ("hdf5-raw-tfdat-model", "there is no such pipeline here; name one, such as hdf5-raw-tfdata-model, "),
+        ("limit:decode", "a limit is no pipeline"),
     ):
         with pytest.raises(UsageError, match=message):
             today_case(Question(images=images, today=text), StepSpec())

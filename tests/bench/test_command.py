@@ -214,7 +214,7 @@ def around(folder: Path) -> set[Path]:
         (["run", "--vary=workers"], 2, "--vary takes NAME=VALUE,VALUE, such as workers=1,2; got 'workers'"),
         (["run", "--sweeps=0"], 2, "--sweeps must be a whole number of at least 1"),
         (["run", "--isolation=none"], 2, "--isolation: unknown name 'none'; expected one or more of: case, sweep"),
-        (["run", "--today=limit:decode"], 2, "--today limit:decode: a limit is no pipeline .* has directory-"),
+        (["run", "--today=limit:decode"], 2, "--today limit:decode: a limit is no pipeline .* such as lmdb-"),
         (["run", "--loaders=known:null", "--results=file"], 1, "--results: cannot write to file: Not a directory"),
         (["run", "--resume=nowhere"], 1, r"there is no folder nowhere"),
         (["run", "--resume=nowhere", "--formats=lmdb", "--sweeps=2"], 2, "--resume stands alone: .*--formats, --sweeps"),

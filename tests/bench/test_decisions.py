@@ -74,7 +74,7 @@ def test_no_established_gain_never_pays(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=[today, Case(format="hdf5", payload="raw", loader="tfdata")])
     row = next(row for row in break_even(run, "feature_extraction", today.id) if row.stored == "hdf5-raw")
     assert (row.comparison.verdict, row.epochs, row.epochs_high) == ("tie", inf, inf)
-    with pytest.raises(UsageError, match="--today nonsense: this run measures no such pipeline"):
+    with pytest.raises(UsageError, match="--today nonsense: there is no such pipeline here"):
         todays(run, "feature_extraction", "nonsense")
     assert break_even(run, "feature_extraction") == []
 

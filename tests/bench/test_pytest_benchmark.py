@@ -98,7 +98,7 @@ def test_a_later_run_is_compared_with_it(folder: Path) -> None:
         (
             "--today=limit:decode",
             2,
-            "--today limit:decode: a limit is no pipeline that you could have; this run has memory-raw-known:2000-model",
+            "--today limit:decode: a limit is no pipeline that one could have; name one, such as memory-raw-known:2000-model",
         ),
         ("--formats=zarr", 2, "--formats: unknown name 'zarr'; expected one or more of: directory"),
         ("--images=nowhere", 2, "--images: nowhere is not a folder"),

@@ -120,7 +120,7 @@ def test_todays_case_is_passed_through(folder: Path, tmp_path: Path) -> None:
     for name in ("summary.md", "report.html"):
         assert "tfdata on lmdb encoded, preprocessing in the model" in (copy / name).read_text(), name
     before = (copy / "summary.md").read_bytes()
-    with pytest.raises(UsageError, match="--today nobody: this run measures no such pipeline"):
+    with pytest.raises(UsageError, match="--today nobody: there is no such pipeline here"):
         write_report(copy, "nobody")
     assert (copy / "summary.md").read_bytes() == before
 

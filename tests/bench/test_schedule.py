@@ -127,7 +127,7 @@ def test_the_case_that_a_run_compares_with_is_checked_first_kept_and_handed_to_t
     told: list[object] = []
     monkeypatch.setattr("bench.schedule.report", lambda folder, today: told.append(today))  # noqa: ARG005
     only = known("null")
-    with pytest.raises(UsageError, match="--today no-such-case: this run measures no such pipeline"):
+    with pytest.raises(UsageError, match="--today no-such-case: there is no such pipeline here"):
         run(options(tmp_path, today="no-such-case"), Quiet(), "test", planned=[only])
     assert not (tmp_path / "results").exists()
     folder = run(options(tmp_path, today=only.id), Quiet(), "test", planned=[only])

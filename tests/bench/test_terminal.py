@@ -167,7 +167,7 @@ def test_report_refuses_in_one_line(tmp_path: Path) -> None:
     synthetic_run(tmp_path, cases=3, sweeps=2)
     done = feedbench("report", tmp_path, "--today=nobody")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--today nobody: this run measures no such pipeline" in done.stderr
+    assert "--today nobody: there is no such pipeline here" in done.stderr
 
 
 def test_compare_writes_a_page_into_the_folder_of_the_run_that_is_judged(tmp_path: Path) -> None:
