@@ -143,6 +143,15 @@ def test_a_single_sweep_of_a_single_case_is_a_chart(name: str, tmp_path: Path) -
     assert as_svg(picture.to_dict()).startswith("<svg")
 
 
+def test_where_no_conversion_pays_there_is_no_axis_of_epochs(shown: Tables) -> None:
+    found = shown.break_even
+    never = found["epochs"].where(found["epochs"] == 0, float("inf"))
+    nothing_pays = found.assign(epochs=never, epochs_low=never, epochs_high=never).query("step == 'none'")
+    asked = spec("break_even", replace(shown, break_even=nothing_pays))
+    assert [encoding["x"]["axis"] for encoding in encodings(asked)] == [None] * 3
+    assert all(encoding["x"].get("axis") for encoding in encodings(spec("break_even", shown)))
+
+
 def test_a_bimodal_case_shows_each_of_its_epochs(shown: Tables) -> None:
     assert set(shown.epochs["case"]) == {"tfrecord-encoded-tfdata-pipeline-step=none"}
     rates = sorted(

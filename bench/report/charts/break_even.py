@@ -26,7 +26,8 @@ def _panel(words: str, part: DataFrame) -> Any:
         said=[_said(row) for row in part.to_dict("records")],
     ).sort_values("epochs", kind="stable")
     ends = [end for name in ("epochs", "epochs_high") for end in part[name] if isfinite(end)]
-    most = max(ends) or 1.0 if ends else 1.0
+    pays = any(ends)
+    most = max(ends) if pays else 1.0
     part["shown_high"] = part["epochs_high"].clip(upper=most * 1.1)
     # What never pays has words, and no mark that could be read as a number.
     part["shown"] = part["epochs"].where(part["epochs"].map(isfinite))
@@ -50,14 +51,16 @@ def _panel(words: str, part: DataFrame) -> Any:
             ["label", "format", "case", "today", "said", "shown", "epochs_low", "shown_high", "end", "convert_s", "saved_s"],
         )
     )
-    x = alt.X("shown:Q", title="epochs until the conversion has paid for itself", scale=scale, axis=number_axis())
+    # Where nothing takes a number of epochs, an axis would measure nothing.
+    axis = number_axis() if pays else None
+    x = alt.X("shown:Q", title="epochs until the conversion has paid for itself" if pays else None, scale=scale, axis=axis)
     layers = [
         base.mark_rule(strokeWidth=5, strokeOpacity=0.35).encode(
-            x=alt.X("epochs_low:Q", scale=scale), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
+            x=alt.X("epochs_low:Q", scale=scale, axis=axis), x2="shown_high:Q", y=y, color=color, tooltip=tooltip
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),
         base.mark_text(align="left", dx=9, fontSize=11, color=LIMIT).encode(
-            x=alt.X("end:Q", scale=scale), y=y, text="said:N", tooltip=tooltip
+            x=alt.X("end:Q", scale=scale, axis=axis), y=y, text="said:N", tooltip=tooltip
         ),
     ]
     return alt.layer(*layers, width=WIDTH, height=height(part), title=words)
