@@ -23,7 +23,7 @@ VISIT_S = 5.0
 ENOUGH_IMAGES = 2000
 """Steady state needs no more; sizes and times are scaled to the whole dataset."""
 CONTENDERS = (
-    ("directory", "encoded", "threaded"), ("directory", "encoded", "tfdata"), ("hdf5", "raw", "tfdata"),
+    ("directory", "encoded", "threaded"), ("directory", "encoded", "tfdata"), ("hdf5", "raw", "threaded"),
     ("lmdb", "encoded", "threaded"), ("hdf5", "encoded", "threaded"), ("tfrecord", "encoded", "threaded"),
     ("lmdb", "raw", "threaded"), ("tfrecord", "encoded", "tfdata"), ("lmdb", "encoded", "tfdata"), ("hdf5", "encoded", "tfdata"),
     ("tfrecord", "raw", "threaded"), ("directory", "raw", "threaded"),
