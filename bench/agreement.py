@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from math import log
 from statistics import fmean
 
-from bench.gate import Side, is_steady
+from bench.compare import log_ratios
+from bench.gate import Side
 from storage.console import counted
 
 WITHIN = 0.05
@@ -42,17 +42,9 @@ def agreement(a: Side, b: Side) -> Agreement:
 
     A ratio is the one that a run's report states: paired within sweeps, the mean of the log ratios.
     """
-    common = [name for name in a.rates if name in b.rates and is_steady(name)]
-    logs_a, logs_b = ({name: {n: log(rate) for n, rate in side.rates[name].items()} for name in common} for side in (a, b))
-    apart = [
-        abs(ratio_a - ratio_b)
-        for one, other in combinations(common, 2)
-        if (ratio_a := _log_ratio(logs_a[one], logs_a[other])) is not None
-        and (ratio_b := _log_ratio(logs_b[one], logs_b[other])) is not None
-    ]
+    common = [row for row in a.rates if row in b.rates and row.phase == "warm"]
+    found = (
+        tuple(log_ratios(side.rates[one], side.rates[other]) for side in (a, b)) for one, other in combinations(common, 2)
+    )
+    apart = [abs(fmean(in_a) - fmean(in_b)) for in_a, in_b in found if in_a and in_b]
     return Agreement(len(apart), sum(difference <= log(1 + WITHIN) for difference in apart))
-
-
-def _log_ratio(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    both = one.keys() & other.keys()
-    return fmean(one[n] - other[n] for n in both) if both else None

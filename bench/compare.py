@@ -86,7 +86,12 @@ def compare(
     ``a`` and ``b`` are images/s by sweep. ``compared`` is how many comparisons are stated together (Bonferroni): all
     their intervals hold at once with 95%, and the verdict is read off the interval, so that the two never disagree.
     """
-    return of_logs([log(a[n] / b[n]) for n in sorted(a.keys() & b.keys())], case_a=case_a, case_b=case_b, compared=compared)
+    return of_logs(log_ratios(a, b), case_a=case_a, case_b=case_b, compared=compared)
+
+
+def log_ratios(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """The log of ``a`` over ``b`` for each sweep that has both, in their order."""
+    return [log(a[n] / b[n]) for n in sorted(a.keys() & b.keys())]
 
 
 def of_logs(logs: Sequence[float], *, case_a: str, case_b: str, compared: int = 1) -> Comparison:

@@ -8,15 +8,16 @@ test), each case is compared once more relative to it, within sweeps, and only w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.compare import Comparison, rates, unpaired
-from bench.phases import UNPROVEN, phase_name
-from bench.record import Run, load_run
+from bench.phases import UNPROVEN, of_all, phase_name
+from bench.record import load_run
+from bench.report.labels import label
 from bench.speeds import outcome
 from storage.errors import DataError, UsageError
 
@@ -24,28 +25,48 @@ PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|t
 """Parts of an environment that differ from run to run on one machine, or are meant to differ."""
 
 
+class Row(NamedTuple):
+    """What is compared: a case, by its id, in one phase as it may be printed. A first epoch from the disk is a row of its own."""
+
+    case: str
+    phase: str = "warm"
+
+    @property
+    def name(self) -> str:
+        """The id, or a limit's name as reports have it; a first epoch says so: ``CASE (cold_epoch)``."""
+        case = label(self.case, "none") if self.is_limit else self.case
+        return case if self.phase == "warm" else f"{case} ({self.phase})"
+
+    @property
+    def is_limit(self) -> bool:
+        """A limit runs nothing that a change could have made slower: it speaks of the machine."""
+        return "limit:" in self.case
+
+
 @dataclass(frozen=True)
 class Side:
-    """One of the two: images/s by case and sweep, what failed, and what it ran on (None if nobody wrote it down).
-
-    A case's first epoch from the disk is a case of its own here: ``CASE (cold_epoch)``, or ``(first_epoch)`` if unproven.
-    """
+    """One of the two: images/s by row and sweep, which cases failed and why, and what it ran on (None: nobody wrote it down)."""
 
     name: str
-    rates: Mapping[str, Mapping[int, float]]
+    rates: Mapping[Row, Mapping[int, float]]
     failed: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Change:
-    """One case in both runs. ``comparison`` is B over A; ``against_limit`` the same relative to a limit, if both have one."""
+    """One row of both runs, ``case`` being how it is called, rates their medians over sweeps.
+
+    ``comparison`` is B over A; ``against_limit`` the same relative to a limit, if both have one. ``gated``: whether a rule may
+    fail for it. Limits and what may not have been cold are only shown.
+    """
 
     case: str
     a_images_per_s: float
     b_images_per_s: float
     comparison: Comparison
     against_limit: Comparison | None
+    gated: bool = True
 
     @property
     def decisive(self) -> Comparison:
@@ -65,19 +86,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes the gate fail: ``slower:5%``, or ``failed`` (a case that ran in A and failed in B)."""
+    """What makes the gate fail: ``slower:5%``, or ``failed`` (a case that ran in A and failed in B). ``text`` is as given."""
 
+    text: str
     slower: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Rule:
         """Raises UsageError for anything else."""
         if text == "failed":
-            return cls()
+            return cls(text)
         match = re.fullmatch(r"slower:(\d+(?:\.\d+)?)%", text)
         if not match or not 0 <= float(match[1]) < 100:
             raise UsageError(f"--fail-if takes slower:PERCENT%, such as slower:5%, or failed; got {text!r}")
-        return cls(slower=float(match[1]) / 100)
+        return cls(text, float(match[1]) / 100)
 
 
 def read_side(path: Path) -> Side:
@@ -88,32 +110,33 @@ def read_side(path: Path) -> Side:
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
     failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
     environment = _over_time(list(run.info.environments.values())) if run.info.environments else None
-    return Side(path.name or str(path), _by_name(_rows(run), failed), failed, environment)
-
-
-def is_steady(name: str) -> bool:
-    """Whether a name in ``Side.rates`` stands for a case's steady state and not for its first epoch."""
-    return _parts(name)[1] == "warm"
+    found = {
+        Row(case.id, phase_name(phase, records)): by_sweep
+        for case, phase, records in run.groups()
+        if case.id not in failed and (by_sweep := rates(records))
+    }
+    return Side(path.name or str(path), found, failed, environment)
 
 
 def changes(a: Side, b: Side) -> list[Change]:
-    """Every case that both measured, in A's order; intervals hold for all of them at once."""
-    common = [case for case in a.rates if case in b.rates]
-    limit = next((case for case in common if "limit:decode" in case), None)
-    return [_change(case, a, b, limit if case != limit else None, len(common)) for case in common]
+    """Every row that both measured, in A's order; intervals hold for all of them at once."""
+    common = [row for row in a.rates if row in b.rates]
+    limit = next((row for row in common if "limit:decode" in row.case), None)
+    return [_change(row, a, b, limit if row != limit else None, len(common)) for row in common]
 
 
 def broken(a: Side, b: Side) -> dict[str, str]:
-    """Cases that A measured and that failed in B, with the reason."""
-    return {case: reason for case, reason in b.failed.items() if case in a.rates}
+    """Cases that A measured and that failed in B, as they are called, with the reason."""
+    measured = {row.case for row in a.rates}
+    return {Row(case).name: reason for case, reason in b.failed.items() if case in measured}
 
 
 def apart(a: Side, b: Side) -> list[tuple[str, str]]:
-    """What was not compared, by name, with the reason: what failed, and each case or first epoch that only one side measured."""
-    only_a = {_missing(name, b, "A", "B") for name in a.rates.keys() - b.rates.keys()}
-    only_b = {_missing(name, a, "B", "A") for name in b.rates.keys() - a.rates.keys()}
-    neither = (a.failed.keys() | b.failed.keys()) - a.rates.keys() - b.rates.keys()
-    return sorted(only_a | only_b | {_failed(case, a, b) for case in neither})
+    """What was not compared, as it is called, with the reason: what failed, and each row that only one side measured."""
+    only_a = {_missing(row, b, "A", "B") for row in a.rates.keys() - b.rates.keys()}
+    only_b = {_missing(row, a, "B", "A") for row in b.rates.keys() - a.rates.keys()}
+    measured = {row.case for row in a.rates.keys() | b.rates.keys()}
+    return sorted(only_a | only_b | {_failed(case, a, b) for case in (a.failed.keys() | b.failed.keys()) - measured})
 
 
 def environment_differences(a: Side, b: Side) -> list[str]:
@@ -133,7 +156,7 @@ def fails(rules: Sequence[Rule], found: Sequence[Change], failed: Mapping[str, s
         for rule in rules
         if rule.slower is not None
         for change in found
-        if _can_fail(change) and change.slower_by(rule.slower)
+        if change.gated and change.slower_by(rule.slower)
     ]
     if any(rule.slower is None for rule in rules):
         lines += [f"{case} failed: {reason}" for case, reason in failed.items()]
@@ -147,58 +170,45 @@ def slowdowns_seen(rule: Rule, found: Sequence[Change]) -> list[float]:
     """
     if rule.slower is None:
         return []
-    return [1 - (1 - rule.slower) / (1 + change.decisive.smallest_effect) for change in found if _can_fail(change)]
+    return [1 - (1 - rule.slower) / (1 + change.decisive.smallest_effect) for change in found if change.gated]
 
 
-def _missing(name: str, other: Side, here: str, there: str) -> tuple[str, str]:
+def _missing(row: Row, other: Side, here: str, there: str) -> tuple[str, str]:
     """A row of one side, called ``here``, that the ``other`` lacks: how it is called, and why it is not compared."""
-    case, phase = _parts(name)
-    if case in other.failed:
-        return name, f"failed in {there}: {other.failed[case]}"
-    if phase == "cold_epoch" and _named(case, UNPROVEN) in other.rates:
-        return _named(case, UNPROVEN), f"proven cold only in {here}"
-    if phase == UNPROVEN and _named(case, "cold_epoch") in other.rates:
-        return name, f"proven cold only in {there}"
-    return name, f"measured only in {here}"
+    if row.case in other.failed:
+        return row.name, f"failed in {there}: {other.failed[row.case]}"
+    unproven = Row(row.case, UNPROVEN)
+    if row.phase == "cold_epoch" and unproven in other.rates:
+        return unproven.name, f"proven cold only in {here}"
+    if row == unproven and Row(row.case, "cold_epoch") in other.rates:
+        return row.name, f"proven cold only in {there}"
+    return row.name, f"measured only in {here}"
 
 
 def _failed(case: str, a: Side, b: Side) -> tuple[str, str]:
     """A case that no side can be relied on for, since it failed."""
-    both = case in a.failed and case in b.failed
-    where = "both, in B" if both else "A" if case in a.failed else "B"
-    return case, f"failed in {where}: {b.failed.get(case) or a.failed[case]}"
+    one, other = a.failed.get(case), b.failed.get(case)
+    if one and other:
+        return Row(case).name, f"failed in both: {one}" if one == other else f"failed in A: {one}; and in B: {other}"
+    return Row(case).name, f"failed in A: {one}" if one else f"failed in B: {other}"
 
 
-def _named(case: str, phase: str) -> str:
-    """A case in one phase; a first epoch is a case of its own."""
-    return case if phase == "warm" else f"{case} ({phase})"
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """The case and the phase that ``_named`` joined."""
-    first = re.fullmatch(rf"(.*) \((cold_epoch|{UNPROVEN})\)", name, re.DOTALL)
-    return (first[1], first[2]) if first else (name, "warm")
-
-
-def _can_fail(change: Change) -> bool:
-    """A limit runs nothing that a change could have made slower: it speaks of the machine. What may not be cold is only shown."""
-    return "limit:" not in change.case and _parts(change.case)[1] != UNPROVEN
-
-
-def _change(case: str, a: Side, b: Side, limit: str | None, stated: int) -> Change:
+def _change(row: Row, a: Side, b: Side, limit: Row | None, stated: int) -> Change:
     names = {"case_a": b.name, "case_b": a.name, "compared": stated}
-    plain = unpaired(list(b.rates[case].values()), list(a.rates[case].values()), **names)  # type: ignore[arg-type]
+    rates_a, rates_b = list(a.rates[row].values()), list(b.rates[row].values())
+    plain = unpaired(rates_b, rates_a, **names)  # type: ignore[arg-type]
     relative = None
     if limit is not None:
-        one, other = _relative(a, case, limit), _relative(b, case, limit)
+        one, other = _relative(a, row, limit), _relative(b, row, limit)
         if len(one) > 1 and len(other) > 1:
             relative = unpaired(other, one, **names, neighbours=0.0)  # type: ignore[arg-type]
-    return Change(case, median(a.rates[case].values()), median(b.rates[case].values()), plain, relative)
+    gated = not row.is_limit and row.phase != UNPROVEN
+    return Change(row.name, median(rates_a), median(rates_b), plain, relative, gated)
 
 
-def _relative(side: Side, case: str, limit: str) -> list[float]:
+def _relative(side: Side, row: Row, limit: Row) -> list[float]:
     limits = side.rates[limit]
-    return [value / limits[sweep] for sweep, value in side.rates[case].items() if sweep in limits]
+    return [value / limits[sweep] for sweep, value in side.rates[row].items() if sweep in limits]
 
 
 def _read_csv(path: Path) -> Side:
@@ -211,32 +221,16 @@ def _read_csv(path: Path) -> Side:
     missing = {"case", "phase", "sweep", "images_per_s", "status", "reason"} - set(table.columns)
     if missing:
         raise DataError(f"{path} is not a run's sweeps.csv: it has no column {', '.join(sorted(missing))}")
-    failed = {str(row["case"]): str(row["reason"]) for _, row in table[table["status"] == "failed"].iterrows()}
-    measured = table[table["status"] == "ok"].dropna(subset=["images_per_s"])
-    rows = [
-        (str(row["case"]), str(row["phase"]), int(row["sweep"]), float(row["images_per_s"]))
-        for _, row in measured.iterrows()
-    ]
-    return Side(path.name, _by_name(rows, failed), failed)
-
-
-def _rows(run: Run) -> Iterable[tuple[str, str, int, float]]:
-    """(case, phase, sweep, images/s) of all that was measured, in the order in which it was planned."""
-    for case, phase, records in run.groups():
-        for record in records:
-            for sweep, images_per_s in rates([record]).items():
-                yield case.id, phase_name(phase, [record]), sweep, images_per_s
-
-
-def _by_name(rows: Iterable[tuple[str, str, int, float]], failed: Mapping[str, str]) -> dict[str, dict[int, float]]:
-    """Images/s by sweep of what can be relied on. One sweep that was not proven cold makes all of a case's so."""
-    kept = [row for row in rows if row[0] not in failed]
-    unproven = {case for case, phase, _, _ in kept if phase == UNPROVEN}
-    found: dict[str, dict[int, float]] = {}
-    for case, phase, sweep, images_per_s in kept:
-        name = _named(case, UNPROVEN if phase != "warm" and case in unproven else phase)
-        found.setdefault(name, {})[sweep] = images_per_s
-    return found
+    broke = table[table["status"] == "failed"]
+    failed = {str(case): str(reason) for case, reason in zip(broke["case"], broke["reason"], strict=True)}
+    kept = table[(table["status"] == "ok") & ~table["case"].isin(failed.keys())]
+    found = {}
+    for (case, _), rows in kept.groupby(["case", kept["phase"] == "warm"], sort=False):
+        seen = rows.dropna(subset=["images_per_s"])
+        if len(seen):
+            row = Row(str(case), of_all([str(phase) for phase in rows["phase"]]))
+            found[row] = {int(n): float(rate) for n, rate in zip(seen["sweep"], seen["images_per_s"], strict=True)}
+    return Side(path.name, found, failed)
 
 
 def _over_time(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

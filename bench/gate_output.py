@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
-from statistics import median
 
 from bench.agreement import agreement
-from bench.gate import Change, Rule, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate import Change, Rule, apart, broken, changes, fails, read_side
+from bench.gate_words import method, result, summary, warning
 from storage.errors import DataError
 
 
@@ -24,13 +24,8 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     found, failed = changes(one, other), broken(one, other)
     if not found and not failed:
         raise DataError(f"{a} and {b} have no case in common that both measured")
-    differences = environment_differences(one, other)
-    if differences:
-        say(
-            f"Warning: these runs come from different environments ({'; '.join(differences[:5])}): a change may be the machine's."
-        )
-    elif one.environment is None or other.environment is None:
-        say("Warning: a sweeps.csv does not say what it ran on: a change may be the machine's.")
+    if warned := warning(one, other):
+        say(f"Warning: {warned}")
     missing = apart(one, other)
     width = max(len(case) for case in [*(change.case for change in found), *(case for case, _ in missing)])
     say(f"{'case':{width}}  {'A images/s':>10}  {'B images/s':>10}  B / A, with its interval")
@@ -38,34 +33,19 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
         say(f"{change.case:{width}}  {change.a_images_per_s:10.4g}  {change.b_images_per_s:10.4g}  {_words(change)}")
     for case, why in missing:
         say(f"{case:{width}}  not compared: {why}")
+    if found:
+        say(method(found))
+    say(summary(found, len(missing)))
     if said := agreement(one, other).in_words:
         say(said)
     reasons = fails(rules, found, failed)
-    for reason in reasons:
-        say(f"FAILED: {reason}")
-    if rules and not reasons:
-        say(f"Passed: nothing of {', '.join(fail_if)} is established.")
-        for rule in rules:
-            if seen := slowdowns_seen(rule, found):
-                say(_power(seen))
+    for line in result(rules, found, reasons):
+        say(line)
     if html:
         from bench.report.comparison import write_comparison
 
-        say(f"The page: {write_comparison(one, other, (b if b.is_dir() else b.parent) / 'compare.html', reasons)}")
+        say(f"The page: {write_comparison(one, other, (b if b.is_dir() else b.parent) / 'compare.html', rules)}")
     return 1 if reasons else 0
-
-
-def _power(seen: Sequence[float]) -> str:
-    """What a gate that passed would have found: one that can't see anything passes too."""
-    enough = [share for share in seen if share < 1]
-    blind = f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish anything: raise --sweeps."
-    if not enough:
-        return blind
-    said = (
-        f"It would have failed, with a probability of 80%, for a case that is {median(enough):.0%} slower (the median of "
-        f"{len(enough)} cases; {max(enough):.0%} where it sees least)."
-    )
-    return said if len(enough) == len(seen) else f"{said} {blind}"
 
 
 def _words(change: Change) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bench.record import RunRecord, measured
 
@@ -14,5 +14,10 @@ UNPROVEN = "first_epoch"
 
 def phase_name(phase: str, records: Sequence[RunRecord]) -> str:
     """The phase as it may be printed: a cold epoch whose coldness nobody proved is only a ``first_epoch``."""
-    seen = measured(records)
-    return UNPROVEN if phase == "cold_epoch" and seen and not all(one.cold_proven for one in seen) else phase
+    unproven = phase == "cold_epoch" and not all(one.cold_proven for one in measured(records))
+    return UNPROVEN if unproven else phase
+
+
+def of_all(names: Collection[str]) -> str:
+    """The name of several sweeps' epochs together, from that of each: one that was not proven cold makes all of them so."""
+    return UNPROVEN if UNPROVEN in names else next(iter(names))

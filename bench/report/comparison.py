@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from math import ceil, isfinite, log, log10
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import altair as alt
 
 from bench.agreement import agreement
-from bench.gate import Change, Side, apart, changes, environment_differences
+from bench.gate import Change, Rule, Side, apart, broken, changes, fails
+from bench.gate_words import method, result, summary, warning
 from bench.report.drawing import Drawn
 from bench.report.files import put
 from bench.report.page import render
@@ -22,51 +22,24 @@ VERDICTS = {"faster": "#009E73", "slower": "#D55E00", "tie": LIMIT}
 SHAPES = {"faster": "triangle-right", "slower": "triangle-left", "tie": "circle"}
 
 
-def write_comparison(a: Side, b: Side, path: Path, reasons: Sequence[str] = ()) -> Path:
-    """Write the page to ``path``, all or nothing, and return it. ``reasons`` are why the gate fails, if it does.
+def write_comparison(a: Side, b: Side, path: Path, rules: Sequence[Rule] = ()) -> Path:
+    """Write the page to ``path``, all or nothing, and return it. It says whether the gate with these ``rules`` passes.
 
     The two sides are what ``bench.gate.read_side`` gives; a case that only one of them measured is listed with its reason.
     """
     found, missing = changes(a, b), apart(a, b)
+    reasons = fails(rules, found, broken(a, b))
     html = render(
-        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, verdict=_verdict(found, len(missing)),
-        warnings=_warnings(a, b), reasons=reasons, changes=found, chart=_drawn(found) if found else None, apart=missing,
-        agreement=agreement(a, b).in_words, how=_how(found),
+        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, summary=summary(found, len(missing)),
+        warning=warning(a, b), gate=result(rules, found, reasons), failed=bool(reasons), changes=found,
+        chart=_drawn(found) if found else None, apart=missing, agreement=agreement(a, b).in_words,
+        method=method(found) if found else "",
     )  # fmt: skip
     return put(path, html)
 
 
-def _verdict(found: Sequence[Change], others: int) -> str:
-    counts = Counter(change.verdict for change in found)
-    words = [f"{counts['faster']} are established to be faster in B", f"{counts['slower']} slower", f"{counts['tie']} tie"]
-    missing = f" {others} could not be compared." if others else ""
-    return f"Of {len(found)} cases that both runs measured, {words[0]}, {words[1]}, and {words[2]}.{missing}"
-
-
-def _warnings(a: Side, b: Side) -> list[str]:
-    differences = environment_differences(a, b)
-    if differences:
-        return [f"They come from different environments, so a change may be the machine's: {'; '.join(differences)}."]
-    if a.environment is None or b.environment is None:
-        return ["A sweeps.csv does not say what it ran on: a change may be the machine's."]
-    return []
-
-
-def _how(found: Sequence[Change]) -> str:
-    said = (
-        f"Intervals hold for all {len(found)} cases at once; faster or slower is said only where the whole interval lies on "
-        "that side of 1."
-    )
-    if not any(change.against_limit for change in found):
-        return said
-    return (
-        f"{said} Each case was compared relative to limit:decode in the same sweeps, so that a machine that became faster or "
-        "slower as a whole is no change."
-    )
-
-
 def _drawn(found: Sequence[Change]) -> Drawn:
-    about = "B ÷ A of every case with its interval: what lies wholly right of the line is faster in B."
+    about = "B / A of every case with its interval: what lies wholly right of the line is faster in B."
     spec = _chart(found).to_dict()
     return Drawn("ratios", "", about, spec | {"description": about})
 
@@ -101,7 +74,7 @@ def _chart(found: Sequence[Change]) -> Any:
     ends = [end for c in found for end in (c.decisive.low, c.decisive.high, c.decisive.ratio) if end > 0 and isfinite(end)]
     reach = max([1.05, *ends, *(1 / end for end in ends)])
     scale = alt.Scale(type="log", domain=[1 / reach, reach], nice=False, clamp=True)
-    x = alt.X("ratio:Q", title="B ÷ A, images/s", scale=scale, axis=alt.Axis(values=ticks(reach), format=",.6~r"))
+    x = alt.X("ratio:Q", title="B / A, images/s", scale=scale, axis=alt.Axis(values=ticks(reach), format=",.6~r"))
     y = rows(table["label"])
     colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())))
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.agreement import Agreement, agreement
-from bench.gate import Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
@@ -73,6 +73,10 @@ def test_a_slower_machine_is_no_regression(runs: Path) -> None:
     done = run_cli(runs / "before", runs / "tired", "--fail-if", "slower:5%")
     assert done.returncode == 0, done.stdout
     assert "before the limit's own change is counted out" in done.stdout
+    assert re.search(r"^limit:decode .*\nlimit:gather ", done.stdout, re.MULTILINE)
+    assert (
+        "A and B are medians over sweeps. B / A is of each case relative to limit:decode in the same sweeps" in done.stdout
+    )
     assert done.stdout.count("  tie  ") == 7
 
 
@@ -112,9 +116,13 @@ def test_a_case_proven_cold_in_one_run_only_is_one_line_that_says_so(tmp_path: P
     cold = [case for case in matrix() if case.cache == "cold" and case.format == "hdf5"]
     runs = [synthetic_run(tmp_path / name, cases=cold, seed=seed) for name, seed in (("a", 1), ("b", 2))]
     (runs[1].path / "records.jsonl").unlink()
+    first_visit = [record.phase == "cold_epoch" and record.sweep == 0 for record in runs[1].records]
     append_records(
-        runs[1].path, [unproven(record) if record.phase == "cold_epoch" else record for record in runs[1].records]
+        runs[1].path,
+        [unproven(record) if first else record for record, first in zip(runs[1].records, first_visit, strict=True)],
     )
+    write_csv(load_run(runs[1].path))
+    assert read_side(runs[1].path / "sweeps.csv").rates.keys() == read_side(runs[1].path).rates.keys()
     for order, proven in (("ab", "A"), ("ba", "B")):
         done = run_cli(*(tmp_path / name for name in order), "--html")
         warm, first = [" ".join(line.split()) for line in done.stdout.splitlines() if line.startswith(cold[0].id)]
@@ -127,13 +135,18 @@ def test_a_case_proven_cold_in_one_run_only_is_one_line_that_says_so(tmp_path: P
 
 def test_what_failed_is_not_compared_and_says_where(runs: Path) -> None:
     a = read_side(runs / "before")
-    one, other, third = list(a.rates)[:3]
-    left = {case: rates for case, rates in a.rates.items() if case not in (one, other, third)}
-    b = replace(a, rates=left, failed={one: "hung", other: "crashed"})
-    a = replace(a, rates=left | {one: a.rates[one], third: a.rates[third]}, failed={other: "no memory"})
+    one, other, third, limit = (row for row in [*a.rates][2:5] + [*a.rates][:1])
+    left = {row: rates for row, rates in a.rates.items() if row not in (one, other, third, limit)}
+    b = replace(a, rates=left, failed={one.case: "hung", other.case: "crashed", limit.case: "crashed"})
+    a = replace(
+        a, rates=left | {row: a.rates[row] for row in (one, third)}, failed={other.case: "no memory", limit.case: "crashed"}
+    )
     assert dict(apart(a, b)) == {
-        one: "failed in B: hung", other: "failed in both, in B: crashed", third: "measured only in A",
-    }  # fmt: skip
+        one.name: "failed in B: hung",
+        other.name: "failed in A: no memory; and in B: crashed",
+        third.name: "measured only in A",
+        "limit:decode": "failed in both: crashed",
+    }
 
 
 def test_how_many_ratios_agree_is_said(runs: Path) -> None:
@@ -150,13 +163,12 @@ def test_how_many_ratios_agree_is_said(runs: Path) -> None:
 
 def test_ratios_that_agree_by_hand() -> None:
     """Ratios are paired within sweeps, so that weather cancels; first epochs, and what one run lacks, are left out."""
-    a = Side(
-        "a", {"x": {0: 100.0, 1: 200.0}, "y": {0: 100.0, 1: 200.0, 2: 900.0}, "z": {0: 100.0}, "x (cold_epoch)": {0: 9.0}}
-    )
-    b = Side("b", {"x": {0: 100.0}, "y": {0: 104.0}, "z": {0: 106.0}, "x (cold_epoch)": {0: 1.0}, "new": {0: 1.0}})
+    x, y, z, first = Row("x"), Row("y"), Row("z"), Row("x", "cold_epoch")
+    a = Side("a", {x: {0: 100.0, 1: 200.0}, y: {0: 100.0, 1: 200.0, 2: 900.0}, z: {0: 100.0}, first: {0: 9.0}})
+    b = Side("b", {x: {0: 100.0}, y: {0: 104.0}, z: {0: 106.0}, first: {0: 1.0}, Row("new"): {0: 1.0}})
     # x:y is 1 and 1 / 1.04, within 5%; x:z is 1 and 1 / 1.06, not; y:z is 1 and 104 / 106, within.
     assert agreement(a, b) == Agreement(pairs=3, same=2)
-    assert agreement(a, Side("c", {"x": {0: 1.0}})).in_words == ""
+    assert agreement(a, Side("c", {x: {0: 1.0}})).in_words == ""
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
@@ -168,7 +180,7 @@ def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
     assert environment_differences(read_side(runs / "before"), read_side(tmp_path / "other")) == [
         "cpu_model: Synthetic CPU @ 2.00 GHz and Another CPU"
     ]
-    assert "Warning: these runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
+    assert "Warning: These runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
 
 
 def test_a_run_that_was_resumed_elsewhere_is_warned_of(runs: Path, tmp_path: Path) -> None:
@@ -200,7 +212,8 @@ def test_what_a_gate_would_have_seen_by_hand() -> None:
     # Welch: (4e-4)^2 / (2 (2e-4)^2 / 4) = 8 degrees of freedom. Two comparisons (the limit is one): 1.25% in each tail.
     # From a table of t: t(8; 98.75%) = 2.7515 and t(8; 80%) = 0.8889, so that 0.02 (2.7515 + 0.8889) = 0.07281 is found.
     # e^0.07281 = 1.07552; counted from the rule's 0.95: 1 - 0.95 / 1.07552 = 0.1167.
-    rates = {"case": {n: 100 * exp(0.02 * (n - 2)) for n in range(5)}, "limit:decode": dict.fromkeys(range(5), 400.0)}
+    logs = {n: 100 * exp(0.02 * (n - 2)) for n in range(5)}
+    rates = {Row("case"): logs, Row("limit:decode"): dict.fromkeys(range(5), 400.0)}
     (change, _) = changes(Side("a", rates), Side("b", rates))
     assert slowdowns_seen(Rule.parse("slower:5%"), [change]) == pytest.approx([0.1167], abs=5e-5)
     assert slowdowns_seen(Rule.parse("failed"), [change]) == []
@@ -208,8 +221,8 @@ def test_what_a_gate_would_have_seen_by_hand() -> None:
 
 def test_merely_seen_is_not_established() -> None:
     """Two noisy sweeps a side show 30% less; that proves nothing."""
-    a = Side("a", {"case": {0: 100.0, 1: 150.0}})
-    b = Side("b", {"case": {0: 70.0, 1: 105.0}})
+    a = Side("a", {Row("case"): {0: 100.0, 1: 150.0}})
+    b = Side("b", {Row("case"): {0: 70.0, 1: 105.0}})
     (change,) = changes(a, b)
     assert change.comparison.ratio == pytest.approx(0.7)
     assert not change.slower_by(0.05)
@@ -223,8 +236,8 @@ def test_equal_runs_rarely_fail_the_gate() -> None:
         for name in "ab":
             machine = rng.normal(0, 0.05)
             weather = [machine + rng.normal(0, 0.02) for _ in range(5)]
-            cases = {("limit:decode" if n == 0 else f"case{n}"): n for n in range(8)}
-            rates = {c: {s: 100 * float(np.exp(w + rng.normal(0, 0.01))) for s, w in enumerate(weather)} for c in cases}
+            rows = [Row("limit:decode" if n == 0 else f"case{n}") for n in range(8)]
+            rates = {row: {s: 100 * float(np.exp(w + rng.normal(0, 0.01))) for s, w in enumerate(weather)} for row in rows}
             sides.append(Side(name, rates))
         failed += any(change.slower_by(0.0) for change in changes(*sides) if change.case != "limit:decode")
     assert failed / 300 < 0.05
@@ -232,9 +245,9 @@ def test_equal_runs_rarely_fail_the_gate() -> None:
 
 def test_a_case_that_failed_is_named_and_fails_when_asked(runs: Path) -> None:
     a = read_side(runs / "before")
-    case = next(iter(a.rates))
-    b = replace(a, rates={k: v for k, v in a.rates.items() if k != case}, failed={case: "hung for 60 s"})
-    assert fails([Rule.parse("failed")], changes(a, b), broken(a, b)) == [f"{case} failed: hung for 60 s"]
+    row = next(iter(a.rates))
+    b = replace(a, rates={k: v for k, v in a.rates.items() if k != row}, failed={row.case: "hung for 60 s"})
+    assert fails([Rule.parse("failed")], changes(a, b), broken(a, b)) == [f"{row.name} failed: hung for 60 s"]
     assert fails([Rule.parse("slower:5%")], changes(a, b), broken(a, b)) == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from bench.case import Case, StepSpec
 from bench.claims import claims
-from bench.gate import read_side
+from bench.gate import Rule, read_side
 from bench.record import Run, load_run, write_info
 from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
@@ -243,11 +243,18 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
         synthetic_run(tmp_path / name, cases=cases, seed=seed) for name, cases, seed in (("a", 10, 1), ("b", 8, 2))
     )
     a, b = read_side(one.path), replace(read_side(other.path), name="<b>")
-    page = Page.of(write_comparison(a, b, tmp_path / "comparison.html", ["too slow"]))
+    rules = [Rule.parse("slower:30%")]
+    page = Page.of(write_comparison(a, b, tmp_path / "comparison.html", rules))
     assert "Of 8 cases that both runs measured" in page.text
     assert "2 could not be compared" in page.text
     assert page.text.count("measured only in A") == 2
-    assert "too slow" in page.text
+    assert "Passed: nothing of slower:30% is established." in page.text
+    assert "It would have failed, with a probability of 80%, for a case that is" in page.text
+    assert "A and B are medians over sweeps." in page.text
     assert not any(tag == "b" for tag, _ in page.tags)
     ratios = [a for _, a in page.tags if a.get("data-column") == "ratio"]
     assert len(ratios) == 8
+    half = {row: {n: rate / 2 for n, rate in rates.items()} for row, rates in b.rates.items() if not row.is_limit}
+    page = Page.of(write_comparison(a, replace(b, rates=half), tmp_path / "comparison.html", rules))
+    assert page.text.count("is slower by more than 30.0%") == 6
+    assert "Passed" not in page.text

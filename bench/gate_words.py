@@ -1,0 +1,67 @@
+"""What a comparison of two runs says in words: the same on a terminal and on its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from bench.gate import Change, Rule, Side, environment_differences, slowdowns_seen
+
+
+def warning(a: Side, b: Side) -> str:
+    """What the machine may have to do with it; empty if both ran in the same environment."""
+    differences = environment_differences(a, b)
+    if differences:
+        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+        named = "; ".join(differences[:5])
+        return f"These runs come from different environments ({named}{more}): a change may be the machine's."
+    if a.environment is None or b.environment is None:
+        return "A sweeps.csv does not say what it ran on: a change may be the machine's."
+    return ""
+
+
+def summary(found: Sequence[Change], missing: int) -> str:
+    """How many became faster or slower, and how many could not be compared."""
+    counts = Counter(change.verdict for change in found)
+    others = f" {missing} could not be compared." if missing else ""
+    return (
+        f"Of {len(found)} cases that both runs measured, {counts['faster']} are established to be faster in B, "
+        f"{counts['slower']} slower, and {counts['tie']} tie.{others}"
+    )
+
+
+def method(found: Sequence[Change]) -> str:
+    """What the columns are, and what the intervals hold for."""
+    relative = any(change.against_limit for change in found)
+    ratio = (
+        " B / A is of each case relative to limit:decode in the same sweeps, so that a machine that became faster or slower "
+        "as a whole is no change; it need not be the quotient of the two columns."
+    )
+    return (
+        f"A and B are medians over sweeps.{ratio if relative else ''} Intervals hold for all {len(found)} cases at once; faster "
+        "or slower is said only where the whole interval lies on that side of 1."
+    )
+
+
+def result(rules: Sequence[Rule], found: Sequence[Change], reasons: Sequence[str]) -> list[str]:
+    """Whether the gate passes, and why not (``reasons``), or what it would have seen. Empty without rules."""
+    if reasons:
+        return [f"FAILED: {reason}" for reason in reasons]
+    if not rules:
+        return []
+    power = [_power(seen) for rule in rules if (seen := slowdowns_seen(rule, found))]
+    return [f"Passed: nothing of {', '.join(rule.text for rule in rules)} is established.", *power]
+
+
+def _power(seen: Sequence[float]) -> str:
+    """What a gate that passed would have found: one that can't see anything passes too."""
+    enough = [share for share in seen if share < 1]
+    blind = f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish anything: raise --sweeps."
+    if not enough:
+        return blind
+    said = (
+        f"It would have failed, with a probability of 80%, for a case that is {median(enough):.0%} slower (the median of "
+        f"{len(enough)} cases; {max(enough):.0%} where it sees least)."
+    )
+    return said if len(enough) == len(seen) else f"{said} {blind}"
