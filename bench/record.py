@@ -167,6 +167,7 @@ class RunInfo(_Recorded):
     started_at: str
     options: dict[str, Any]
     sweeps: int
+    """How many were asked for; of a finished run, how many were measured."""
     seed: int = 0
     environments: dict[str, dict[str, Any]]
     datasets: dict[str, DatasetFacts]
@@ -241,14 +242,19 @@ def append_records(folder: Path, records: Iterable[RunRecord]) -> None:
         os.fsync(file.fileno())
 
 
-def load_run(folder: Path) -> Run:
-    """Read ``run.json`` and ``records.jsonl``. A last line cut short by a crash is left out; any other is an error."""
+def load_info(folder: Path) -> RunInfo:
+    """Read ``run.json``. Raises DataError where there is none that can be read."""
     path = folder / "run.json"
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}. Expected one that `feedbench run` wrote, such as results/latest.")
     if not path.is_file():
         raise DataError(f"{folder} is not a run: it has no run.json. Expected a folder that `feedbench run` wrote.")
-    info = _parse(RunInfo, path.read_text(), path, 0)
+    return _parse(RunInfo, path.read_text(), path, 0)
+
+
+def load_run(folder: Path) -> Run:
+    """Read ``run.json`` and ``records.jsonl``. A last line cut short by a crash is left out; any other is an error."""
+    info = load_info(folder)
     stored = folder / "records.jsonl"
     lines = stored.read_text().splitlines(keepends=True) if stored.is_file() else []
     if lines and not lines[-1].endswith("\n"):

@@ -1,4 +1,4 @@
-"""The folder of a run: made anew, resumable until the run is finished, and then the latest."""
+"""The folder of a run: made anew, resumable until the run is finished, and then the latest, if it measured anything."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from bench.options import RunOptions
+from bench.record import load_info
 from storage.errors import DataError
 
 RESUME = "resume.json"
@@ -54,9 +55,10 @@ def kept_options(folder: Path) -> RunOptions:
 
 
 def finish(folder: Path) -> None:
-    """There is nothing left to resume, and ``results/latest`` is this run."""
+    """There is nothing left to resume, and ``results/latest`` is this run, unless it measured nothing."""
     (folder / RESUME).unlink(missing_ok=True)
-    _point_latest(folder)
+    if load_info(folder).sweeps:
+        _point_latest(folder)
 
 
 def _point_latest(folder: Path) -> None:

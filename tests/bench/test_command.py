@@ -249,10 +249,13 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 
 def test_where_all_is_skipped_nothing_is_measured_and_the_reason_is_told(tmp_path: Path) -> None:
     demo.draw(tmp_path / "photos", 20)
+    (tmp_path / "results" / "before").mkdir(parents=True)
+    (tmp_path / "results" / "latest").symlink_to("before")
     asked = ["--formats=tfrecord", "--payloads=encoded", "--loaders=image_data_generator", "--placements=pipeline"]
     done = feedbench(tmp_path, "run", "--images=photos", "--step=none", *asked)
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if "TFRecord has no random access" in line]
     assert said.startswith("Nothing was measured. 1 case: ")
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "results" / "latest" / "report.html").is_file()
+    assert list((tmp_path / "results").glob("2*/report.html"))
+    assert (tmp_path / "results" / "latest").readlink() == Path("before")
