@@ -17,8 +17,8 @@ from storage.errors import DataError, UsageError
 
 AUTO = "auto"
 CHOICES = "choices.json"
-DEFAULTS = {"encoded": ("threaded", "tfdata", "from_generator"), "raw": ("tfdata", "threaded", "from_generator")}
-"""By payload: what is taken where no run has measured, the first that can serve."""
+DEFAULTS = ("threaded", "tfdata", "from_generator")
+"""What is taken where no run has measured: the first that can serve. Why in this order: docs/threaded.md."""
 
 SPEC_FIELDS = tuple(field.name for field in fields(LoaderSpec) if field.name != "options")
 
@@ -80,7 +80,7 @@ def _candidates(info: DatasetInfo, loader: str, results: str | Path | None) -> I
         choice = _choices(Path(results)).get(f"{info.format}-{info.payload}")
         if choice is not None:
             yield choice
-    yield from ((name, {}) for name in DEFAULTS[info.payload])
+    yield from ((name, {}) for name in DEFAULTS)
 
 
 def _choices(results: Path) -> dict[str, tuple[str, Mapping[str, Any]]]:

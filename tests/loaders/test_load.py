@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import loaders
 from bench.choices import choices
 from loaders.base import LoaderSpec
 from loaders.tfdata import TfdataFeed
+from loaders.threaded_feeds import ThreadedDataset
+from storage import FORMATS
+from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
 from tests.bench.synthetic import matrix, synthetic_run
 from tests.loaders.conftest import SIZE, Stored
@@ -86,13 +90,13 @@ def test_reads_what_a_run_writes(stored: Stored, tmp_path: Path) -> None:
 
 def test_takes_the_best_default_where_no_run_has_measured(stored: Stored, tmp_path: Path) -> None:
     results = written(tmp_path / "run", {"hdf5-encoded": {"loader": "from_generator", "spec": {}, "options": {}}})
-    raw = loaders.load(stored("hdf5", "raw"), results=results)
-    encoded = loaders.load(stored("directory", "encoded"), image_size=SIZE)
+    for format_name, payload in product(FORMATS, PAYLOADS):
+        if (format_name, payload) != ("hdf5", "encoded"):
+            feed = loaders.load(stored(format_name, payload), results=results, image_size=SIZE)
+            feed.close()
+            assert isinstance(feed, ThreadedDataset)
     tuned = loaders.load(stored("directory", "encoded"), image_size=SIZE, autotune=True)
-    for feed in (raw, encoded, tuned):
-        feed.close()
-    assert isinstance(raw, TfdataFeed)
-    assert "threaded" in type(encoded).__module__
+    tuned.close()
     assert isinstance(tuned, TfdataFeed), "an option that only one loader has decides"
 
 
@@ -101,7 +105,7 @@ def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Pa
     results = written(tmp_path / "run", {"hdf5-raw": entry})
     feed = loaders.load(stored("hdf5", "raw"), results=results)
     feed.close()
-    assert isinstance(feed, TfdataFeed)
+    assert isinstance(feed, ThreadedDataset)
 
 
 @pytest.mark.parametrize(
