@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Tensor: TypeAlias = Any
 Lost: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """In a graph: what to do when of the samples of a batch (int64 numbers) only those at some places could be decoded."""
+Skipped: TypeAlias = Callable[[Tensor], Tensor]
+"""In a graph: counts how many samples (int64) of a batch were left out."""
 
 BEFORE_WHOLE = (Stage.READ, Stage.DECODE, Stage.RESIZE)
 """Stages after which images are not yet a batch: a number stands for each."""
@@ -31,9 +33,17 @@ class Pipeline:
     """What happens to the samples of one split under a spec."""
 
     def __init__(
-        self, dataset: StoredDataset, spec: LoaderSpec, lost: Lost, *, buffer: int = 0, until: Stage = Stage.HAND_OVER
+        self,
+        dataset: StoredDataset,
+        spec: LoaderSpec,
+        lost: Lost,
+        *,
+        skipped: Skipped | None = None,
+        buffer: int = 0,
+        until: Stage = Stage.HAND_OVER,
     ) -> None:
-        self._dataset, self._spec, self._lost, self._buffer, self._until = dataset, spec, lost, buffer, until
+        self._dataset, self._spec, self._buffer, self._until = dataset, spec, buffer, until
+        self._lost, self._skipped = lost, skipped
         self._finish = graph.finisher(spec)
         self._cache = GraphCache(len(dataset), spec.image_size) if spec.cache else None
 
@@ -47,11 +57,14 @@ class Pipeline:
 
     def records(self, epoch: Tensor) -> tf.data.Dataset:
         """Batches of (epoch, numbers, records) of shards in the order of an epoch, then shuffled through a buffer."""
-        dataset, spec = self._dataset, self._spec
-        shards = tf.data.Dataset.range(dataset.shards)
-        if spec.shuffle:
-            shards = map_(shards, lambda place: graph.permuted(place, dataset.shards, spec.seed, epoch))
-        return self._shuffled(epoch, dataset.stream(shards), drop=spec.drop_remainder and spec.on_error == "stop")
+        spec = self._spec
+        shards = tf.data.Dataset.from_tensor_slices(self.shard_order(epoch))
+        return self._shuffled(epoch, self._dataset.stream(shards), drop=spec.drop_remainder and spec.on_error == "stop")
+
+    def shard_order(self, epoch: Tensor) -> Tensor:
+        """The numbers of all shards (int64, (n,)) in the order of an epoch."""
+        places, spec = tf.range(self._dataset.shards, dtype=tf.int64), self._spec
+        return graph.permuted(places, self._dataset.shards, spec.seed, epoch) if spec.shuffle else places
 
     def shard_records(self, epoch: Tensor, shard: Tensor) -> tf.data.Dataset:
         """The same of one shard alone; its last batch may be short."""
@@ -93,6 +106,9 @@ class Pipeline:
         if self._spec.on_error == "stop":
             fine = tf.cond(tf.size(kept) == tf.size(numbers), lambda: True, lambda: self._lost(numbers, kept))
             with tf.control_dependencies([fine]):
+                images = tf.identity(images)
+        elif self._skipped is not None:
+            with tf.control_dependencies([self._skipped(tf.cast(tf.size(numbers) - tf.size(kept), tf.int64))]):
                 images = tf.identity(images)
         return images, kept
 

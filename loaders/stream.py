@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from loaders.base import CLOSED, LoaderSpec
+from loaders.base import LoaderSpec
+from loaders.closable import Closable
 from loaders.native import run_options
 from storage.errors import FeedbenchError, UsageError
 
@@ -32,7 +33,7 @@ def tensor_of(array: NDArray[Any]) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+class StreamFeed(Closable):
     """A ``tf.data.Dataset`` each pass of which is the next of ``passes(0)``, ``passes(1)``, …
 
     ``passes(n)`` yields (images, labels) as ``Feed.epoch`` states them. ``close`` ends what is behind it, ``skipped`` counts
@@ -59,7 +60,6 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._end = close
         self._direct = direct
         self._skipped = skipped
-        self._closed = False
         self._passed = 0
         self._failure: FeedbenchError | None = None
         self.layers = list(layers)
@@ -93,8 +93,7 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         return number
 
     def _pass(self, number: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        if self._closed:
-            raise UsageError(CLOSED)
+        self.check_open()
         return self._passes(number)
 
     def _remembering(self, number: int) -> Iterator[Any]:
@@ -134,5 +133,5 @@ class StreamFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def close(self) -> None:
         """End what is behind it: no pass begins after this."""
-        self._closed = True
+        self.closed = True
         self._end()

@@ -9,15 +9,18 @@ costs, and what was rejected, stands in ``docs/tfdata.md``.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from loaders import graph
-from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
+from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.closable import Closable
 from loaders.graph_transformations import flat_map, map_
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
@@ -41,7 +44,7 @@ class Options:
             raise UsageError(f"buffer must be at least 1, got {self.buffer}")
 
 
-class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+class TfdataFeed(Closable):
     """A ``tf.data.Dataset``, built once; each pass takes the number of its epoch from a counter when it begins."""
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, until: Stage = Stage.HAND_OVER) -> None:
@@ -50,18 +53,19 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         self._until = until
         self._length = batches_in(len(dataset), spec)
         self._beginning = Lock()
-        self._closed = False
         self._failures: dict[int, FeedbenchError] = {}
-        self.skipped = 0
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._counter = Counter()
+        self._skipped = Counter()
         self._wrapped = self._build(options_of(Options, spec))
         super().__init__(self._wrapped._variant_tensor)
 
     def _build(self, options: Options) -> tf.data.Dataset:
         spec = self.spec
         # Kept, since the graph does not keep the cache of decoded images.
-        self._pipeline = pipeline = Pipeline(self._stored, spec, self._lost, buffer=options.buffer, until=self._until)
+        self._pipeline = pipeline = Pipeline(
+            self._stored, spec, self._lost, skipped=self._skipped.add, buffer=options.buffer, until=self._until
+        )
         calls = tf.data.AUTOTUNE if options.autotune and not spec.workers else spec.threads()
         how: dict[str, Any] = {"calls": calls, "deterministic": spec.deterministic}
         # A pass takes its number when its first batch is asked for.
@@ -108,28 +112,45 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. UsageError once the feed is closed."""
-        if self._closed:
-            raise UsageError(CLOSED)
+        self.check_open()
         try:
+            delivered = 0
             with self._beginning:
                 coming = self._counter.value()
                 self._counter.set(n)
-                batches = iter(self._wrapped)
-                first = next(batches, None)
-                self._counter.set(coming)
-            delivered = 0
+                try:
+                    batches = iter(self._wrapped)
+                    first = next(batches, None)
+                finally:
+                    self._counter.set(coming)
             while first is not None:
                 delivered += len(first[1])
                 yield first
                 first = next(batches, None)
         except tf.errors.OpError as error:
-            raise self._named(error) from None
-        if self.spec.on_error == "skip" and not self.spec.drop_remainder:
-            self.skipped += len(self._stored) - delivered
+            raise self._named(error) or self._damaged(n, delivered) or error from None
 
-    def _named(self, error: Exception) -> Exception:
+    def _named(self, error: Exception) -> FeedbenchError | None:
         # Batches ahead of the one that ends the pass may have failed too.
-        return next((failure for failure in self._failures.values() if str(failure) in str(error)), error)
+        return next((failure for failure in self._failures.values() if str(failure) in str(error)), None)
+
+    def _damaged(self, n: int, delivered: int) -> DataError | None:
+        """What is wrong with a stream in the n-th pass, behind ``delivered`` samples: TensorFlow does not say in which file."""
+        if self.closed or self._stored.info.format != "tfrecord":
+            return None
+        shards = self._pipeline.shard_order(tf.constant(n, tf.int64)).numpy()
+        ends = np.cumsum([self._stored.split_info.shards[number].samples for number in shards])
+        for number in shards[np.searchsorted(ends, delivered, side="right") :].tolist():
+            try:
+                deque(self._stored.shard(number), 0)
+            except DataError as error:
+                return DataError(f"{error}. What else is damaged says python -m storage.verify {self._stored.path}")
+        return None
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable samples that were left out of batches so far, in all passes, whoever took them."""
+        return self._skipped.value()
 
     def __len__(self) -> int:
         return self._length
@@ -143,8 +164,8 @@ class TfdataFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no 
         return [self._wrapped]
 
     def close(self) -> None:
-        """Close the stored dataset: ``epoch`` begins no pass after this; one that is under way reads on from what it holds."""
-        self._closed = True
+        """Close the stored dataset: no pass begins after this; one that is under way reads on from what it holds."""
+        self.closed = True
         self._stored.close()
 
 
@@ -153,7 +174,7 @@ _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 class Counter:
-    """The number of the pass that begins next, where the graph can take it.
+    """A number where the graph can reach it, such as that of the pass that begins next.
 
     A bare resource: a ``tf.Variable`` that is made inside a strategy's scope would be mirrored.
     """
@@ -164,20 +185,24 @@ class Counter:
         self.set(0)
 
     def set(self, value: int) -> None:
-        """The next pass is number ``value``."""
+        """From now on it is ``value``."""
         tf.raw_ops.AssignVariableOp(resource=self._handle, value=tf.constant(value, tf.int64))
 
     def value(self) -> int:
-        """The number of the next pass."""
+        """What it is now."""
         return int(tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64))
 
     def take(self) -> Any:
-        """In a graph: the number of this pass; the next is one more."""
+        """In a graph: what it is; from then on it is one more."""
         number = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64)
         with tf.control_dependencies([number]):
-            raised = tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=tf.constant(1, tf.int64))
+            raised = self.add(tf.constant(1, tf.int64))
         with tf.control_dependencies([raised]):
             return tf.identity(number)
+
+    def add(self, value: Any) -> Any:
+        """In a graph: from then on it is ``value`` (int64) more. Several threads may add."""
+        return tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=value)
 
 
 def unreadable(dataset: StoredDataset, number: int) -> DataError:

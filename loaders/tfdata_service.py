@@ -23,7 +23,6 @@ from tensorflow.python.data.experimental.ops import data_service_ops
 from tensorflow.python.eager import context, execute
 from tensorflow.python.eager.cancellation import CancellationManager
 
-from loaders import graph
 from loaders.base import LoaderSpec, Stage
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
@@ -105,8 +104,7 @@ class Epochs:
     def _prepared_from_shards(self, epoch: Any) -> tuple[tf.data.Dataset, int]:
         """Shards in the order of the epoch; the batches of each follow each other in number."""
         spec, shards = self._spec, self._dataset.split_info.shards
-        places = tf.range(len(shards), dtype=tf.int64)
-        order = graph.permuted(places, len(shards), spec.seed, epoch) if spec.shuffle else places
+        order = self._pipeline.shard_order(epoch)
         counts = [-(-shards[number].samples // spec.batch_size) for number in order.numpy()]
         firsts = tf.constant([0, *np.cumsum(counts)], tf.int64)
 

@@ -294,7 +294,27 @@ def test_a_file_that_is_gone_is_named_with_its_reason(broken: Path) -> None:
             shutil.copy(broken / "train" / dataset.key(0), broken / "train" / dataset.key(number))
     with (
         closing(build(broken, replace(SPEC, shuffle=False))) as feed,
-        pytest.raises(DataError, match=f"{key}: No such file"),
+        pytest.raises(DataError, match=f"{key}: the file is missing"),
+    ):
+        list(feed.epoch(0))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_damaged_record_of_a_shard_is_named_by_its_file(stored: Stored, tmp_path: Path, shuffle: bool) -> None:
+    path = tmp_path / "damaged"
+    shutil.copytree(stored("tfrecord", "raw"), path)
+    shard = path / read_info(path).splits["train"].shards[1].file
+    content = bytearray(shard.read_bytes())
+    content[-10] ^= 1
+    shard.write_bytes(content)
+    with closing(build(path, replace(SPEC, shuffle=shuffle))) as feed:
+        for number in range(4):
+            with pytest.raises(DataError, match=rf"{shard}: record \d+ does not match its checksum.*storage\.verify"):
+                list(feed.epoch(number))
+    shard.unlink()
+    with (
+        closing(build(path, replace(SPEC, shuffle=shuffle))) as feed,
+        pytest.raises(DataError, match=f"{shard}: the shard is missing"),
     ):
         list(feed.epoch(0))
 
@@ -305,10 +325,12 @@ def test_skipped_samples_are_counted(broken: Path) -> None:
         assert feed.skipped == 3
         assert sizes == [10, 10, 10, 10, TRAIN - 43], "only the last is short"
         assert labels_of(feed).total() == TRAIN - 3
+        assert feed.skipped == 6, "whoever took the pass"
     with closing(build(broken, replace(SPEC, on_error="skip", batch_size=1))) as feed:
         assert len(list(feed.epoch(0))) == TRAIN - 3, "a batch that is lost whole is no batch"
     with closing(build(broken, replace(SPEC, on_error="skip", drop_remainder=True))) as feed:
         assert [len(labels) for _, labels in feed.epoch(0)] == [10] * 4
+        assert feed.skipped == 3
 
 
 def test_stages_end_where_they_say(stored: Stored) -> None:
