@@ -30,6 +30,7 @@ from keras.src.legacy.preprocessing.image import Iterator as KerasIterator
 from numpy.typing import NDArray
 
 from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
+from loaders.listing import check_listing
 from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
@@ -98,7 +99,7 @@ class GeneratorFeed(NumberedPasses):
         return int(whole + (rest > 0 and not self.spec.drop_remainder))
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        return self.batch(self.passed, index)
+        return self.batch(self.current, index)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, in order: int64 (n,). The same for the same seed and epoch, whatever ran before."""
@@ -215,7 +216,7 @@ class GeneratorFeed(NumberedPasses):
 
 
 def generator_feed(dataset: StoredDataset, spec: LoaderSpec, until: Stage = Stage.HAND_OVER) -> GeneratorFeed:
-    """Keras' generator over a stored dataset. DataError if Keras does not see every file of a directory."""
+    """Keras' generator over a stored dataset. DataError unless Keras sees the very files of a directory."""
     inside = spec.placement == "pipeline"
     generator = ImageDataGenerator(
         horizontal_flip=inside and spec.augment,
@@ -242,11 +243,7 @@ def _flow_from_directory(dataset: StoredDataset, generator: ImageDataGenerator, 
             shuffle=spec.shuffle,
             seed=spec.seed,
         )
-    if iterator.samples != len(dataset):
-        raise DataError(
-            f"{folder}: Keras sees {iterator.samples} of {len(dataset)} files, by their names; it takes those that end in "
-            f"{', '.join(iterator.white_list_formats)}"
-        )
+    check_listing(dataset, iterator.filenames, iterator.white_list_formats)
     return iterator
 
 

@@ -14,25 +14,27 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from loaders.base import CLOSED, LoaderSpec, Stage
+from loaders.base import LoaderSpec, Stage
+from loaders.closable import Closable
+from loaders.listing import check_listing
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
-from storage.errors import DataError, UsageError
+from storage.errors import DataError
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
 
 FILE_TYPES = ("image/bmp", "image/gif", "image/jpeg", "image/png")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 """What Keras lists, by file name; it passes over other files without a word."""
 
 
-class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+class DirectoryFeed(Closable):
     """Keras' dataset. Its n-th pass is the n-th since it was made, so an earlier one than the next is taken from a new one."""
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
         self._stored = dataset
         self._spec = spec
-        self._closed = False
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._inside = augment_and_scale(spec) if spec.placement == "pipeline" else []
         self._made, self._paths = self._make()
@@ -43,10 +45,12 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
 
     def _make(self) -> tuple[tf.data.Dataset, list[str]]:
         spec, folder = self._spec, self._stored.path / self._stored.split
+        # Keras wants a folder of each class, and numbers those that it has.
+        classes = [(number, name) for number, name in enumerate(self._stored.info.class_names) if (folder / name).is_dir()]
         made = keras.utils.image_dataset_from_directory(
             str(folder),
             label_mode="int",
-            class_names=list(self._stored.info.class_names),
+            class_names=[name for _, name in classes],
             batch_size=spec.batch_size,
             image_size=spec.image_size,
             shuffle=spec.shuffle,
@@ -55,22 +59,23 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
             verbose=False,
         )
         paths = list(made.file_paths)
-        if len(paths) != len(self._stored):
-            raise DataError(
-                f"{folder}: Keras sees {len(paths)} of {len(self._stored)} files, by their names; it takes those that end "
-                "in .bmp, .gif, .jpeg, .jpg or .png"
-            )
+        check_listing(self._stored, (path.removeprefix(f"{folder}/") for path in paths), SUFFIXES)
         if spec.drop_remainder:
             made = made.take(len(paths) // spec.batch_size)
-        return made.map(self._finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(spec.prefetch or tf.data.AUTOTUNE), paths
+        numbers = tf.constant([number for number, _ in classes], tf.int64)
 
-    def _finish(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def finish(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._finished(images), tf.gather(numbers, labels)
+
+        return made.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(spec.prefetch or tf.data.AUTOTUNE), paths
+
+    def _finished(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.round(images)
         if self._spec.placement == "model":
-            return tf.cast(images, self._spec.dtype), tf.cast(labels, tf.int64)
+            return tf.cast(images, self._spec.dtype)
         for layer in self._inside:
             images = layer(images, training=True)
-        return images, tf.cast(labels, tf.int64)
+        return images
 
     @property
     def _variant_tensor(self) -> Any:
@@ -78,14 +83,14 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
         return super()._variant_tensor
 
     def __iter__(self) -> Iterator[Any]:
+        self.check_open()
         self._numbered = None
         # Begun with the first batch that is asked for: Keras makes an iterator too many after each epoch of ``fit``.
         return self._naming(self._made)
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. Keras reshuffles from a state that each pass moves on: where others may have, from a new dataset."""
-        if self._closed:
-            raise UsageError(CLOSED)
+        self.check_open()
         if self._numbered is None or n < self._passed:
             self._numbered, self._passed = self._make()[0], 0
         for _ in range(self._passed, n):
@@ -118,8 +123,8 @@ class DirectoryFeed(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships 
         return [self._made]
 
     def close(self) -> None:
-        """Close the stored dataset: ``epoch`` begins no pass after this."""
-        self._closed = True
+        """Close the stored dataset: no pass begins after this."""
+        self.closed = True
         self._stored.close()
 
 

@@ -56,16 +56,17 @@ class ThreadedSequence(NumberedPasses):
         self.threads = threads
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._lock = Lock()
-        self._current: tuple[int, NDArray[np.int64], Draws | None] | None = None
+        self._drawn: tuple[int, NDArray[np.int64], Draws | None] | None = None
 
     def __len__(self) -> int:
         return len(self.threads)
 
     def __getitem__(self, index: int) -> Delivered:
         with self._lock:
-            if self._current is None or self._current[0] != self.passed:
-                self._current = self.passed, self.threads.order(self.passed), self.threads.draws(self.passed)
-            _, order, draws = self._current
+            number = self.current
+            if self._drawn is None or self._drawn[0] != number:
+                self._drawn = number, self.threads.order(number), self.threads.draws(number)
+            _, order, draws = self._drawn
         size = self.threads.spec.batch_size
         return self.threads.fill(self.threads.batch(index, order[index * size : (index + 1) * size], draws))
 

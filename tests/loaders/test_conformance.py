@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import storage
 from bench.equivalence import prove
 from bench.identity import Rings, align
 from loaders import LOADERS
@@ -17,7 +21,7 @@ from loaders.base import PLACEMENTS, Feed, LoaderSpec, Placement
 from storage import FORMATS, open_dataset
 from storage.base import PAYLOADS, RESIZES, Resize
 from storage.dataset import read_info
-from storage.errors import UsageError
+from storage.errors import DataError, UsageError
 from tests.loaders.conftest import SIZE, TRAIN, Options, Stored
 
 SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2, batch_size=20)
@@ -157,15 +161,19 @@ def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str
         feed.close()
     assert len(seen) == 2 * len(feed) == 6
     assert np.isfinite(seen).all()
+    with pytest.raises(UsageError, match="closed"):
+        model.fit(feed, verbose=0)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_closed_feed_begins_no_pass(stored: Stored, options: Options, loader: str) -> None:
-    feed = build(stored, loader, replace(SPEC, options=options(loader)))
+    feed: Any = build(stored, loader, replace(SPEC, options=options(loader)))
     next(iter(feed.epoch(0)))
     feed.close()
     with pytest.raises(UsageError, match="closed"):
         list(feed.epoch(1))
+    with pytest.raises(UsageError, match="closed"):
+        list(feed)
     feed.close()
 
 
@@ -193,17 +201,20 @@ def seen(images: Any, labels: Any) -> tuple[tuple[int, ...], float]:
 @pytest.mark.parametrize("loader", LOADERS)
 def test_the_passes_of_fit_are_the_numbered_ones_whatever_ran_before(stored: Stored, options: Options, loader: str) -> None:
     spec = replace(PLAIN, placement="model", options=options(loader))
-    feed, other = build(stored, loader, spec), build(stored, loader, spec)
+    feed: Any = build(stored, loader, spec)
+    other: Any = build(stored, loader, spec)
     model = Sees()
     model.compile(run_eagerly=True)
     try:
-        numbered = [[seen(*batch) for batch in feed.epoch(n)] for n in range(4)]
+        numbered = [[seen(*batch) for batch in feed.epoch(n)] for n in range(5)]
         assert numbered[0] != numbered[1]
         # fit would shuffle the batches of a PyDataset by Python's own generator.
         model.fit(other, epochs=3, verbose=0, shuffle=False)
         model.fit(other, epochs=1, verbose=0, shuffle=False)
         count = len(feed)
-        assert [model.batches[n * count : (n + 1) * count] for n in range(4)] == numbered
+        assert [model.batches[n * count : (n + 1) * count] for n in range(4)] == numbered[:4]
+        assert [seen(*batch) for batch in other] == numbered[4], "a plain loop is the next pass too"
+        assert [seen(*batch) for batch in other] != numbered[4]
         if hasattr(other, "map"):
             assert len(list(other.map(lambda images, labels: (images, labels)))) == count
         for n in (0, 2, 1):
@@ -229,6 +240,42 @@ def test_the_model_augments_as_the_pipeline_is_proven_to(stored: Stored) -> None
     assert np.abs(angles).max() <= 39
     assert 16 < angles.std() < 26
     assert 0.3 < np.mean([alignment.flipped for alignment in found]) < 0.7
+
+
+@pytest.mark.parametrize("loader", ["image_data_generator", "image_dataset_from_directory"])
+def test_keras_takes_the_files_of_the_dataset_and_no_others(stored: Stored, tmp_path: Path, loader: str) -> None:
+    path = tmp_path / "changed"
+    shutil.copytree(stored("directory", "encoded"), path)
+    with open_dataset(path) as dataset:
+        file = path / "train" / dataset.key(3)
+    moved = file.rename(file.with_name("moved.jpg"))
+    with pytest.raises(DataError, match=f"{file}: the file is missing"):
+        LOADERS[loader].build(open_dataset(path), SPEC)
+    shutil.copy(moved, file)
+    with pytest.raises(DataError, match=f"{moved}: no index lists it"):
+        LOADERS[loader].build(open_dataset(path), SPEC)
+    shutil.rmtree(path / "train" / "daisy")
+    with pytest.raises(DataError, match=r"daisy-0.*: the file is missing"):
+        LOADERS[loader].build(open_dataset(path), SPEC)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_class_that_a_split_lacks_shifts_no_label(pictures: Path, tmp_path: Path, options: Options, loader: str) -> None:
+    source = tmp_path / "source"
+    for name in ("train/daisy", "train/roses", "train/tulips", "validation/daisy", "validation/tulips"):
+        file = next((pictures / name).iterdir())
+        (source / name).mkdir(parents=True)
+        shutil.copy(file, source / name)
+    for format_name in FORMATS:
+        storage.convert(source, to=format_name, out=tmp_path / format_name, workers=1)
+        if LOADERS[loader].unsupported(read_info(tmp_path / format_name), SPEC) is None:
+            feed = LOADERS[loader].build(
+                open_dataset(tmp_path / format_name, "validation"), replace(SPEC, options=options(loader))
+            )
+            with closing(feed):
+                assert sorted(label for _, labels in epoch(feed, 0) for label in labels.tolist()) == [0, 2]
+            return
+    pytest.skip(f"{loader} is not installed")
 
 
 @pytest.mark.parametrize(
