@@ -1,11 +1,15 @@
-"""Whether two runs tell the same of the same cases: how many ratios of two cases agree between them."""
+"""Whether two runs tell the same of the same cases: how many ratios of two cases agree between them, and what more would take."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import log
+from math import ceil, log, sqrt
 from statistics import fmean
+
+import numpy as np
 
 from bench.compare import log_ratios
 from bench.gate import Side
@@ -18,23 +22,38 @@ EXPECTED = 0.95
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of ``pairs`` pairs of cases, ``same`` have ratios in the two runs that lie within ``WITHIN`` of each other."""
+    """Of ``pairs`` pairs of cases, ``same`` have ratios in the two runs that lie within ``WITHIN`` of each other.
+
+    ``sweeps`` is how many there were (in the run that has fewer), ``enough`` how many a run should have so that chance leaves
+    ``EXPECTED`` of the pairs the same; None if no pair was measured twice in a run.
+    """
 
     pairs: int
     same: int
+    sweeps: int = 0
+    enough: int | None = None
 
     @property
     def in_words(self) -> str:
-        """A sentence for the terminal and the page; empty where there are no two cases to compare."""
+        """Sentences for the terminal and the page; empty where there are no two cases to compare."""
         if not self.pairs:
             return ""
         share = self.same / self.pairs
-        said = (
+        return (
             f"How fast one case is beside another is the same within {WITHIN:.0%} in both runs for {self.same} of "
-            f"{counted(self.pairs, 'pair')} of cases ({share:.0%})."
+            f"{counted(self.pairs, 'pair')} of cases ({share:.0%}).{self._needed(share < EXPECTED)}"
         )
-        hint = f" Below {EXPECTED:.0%}, look for flags in both reports, or raise --sweeps."
-        return said + (hint if share < EXPECTED else "")
+
+    def _needed(self, too_few: bool) -> str:
+        """How many sweeps would be enough, and what to do where too few pairs agree."""
+        if self.enough is None:
+            return f" Below {EXPECTED:.0%}, raise --sweeps or --budget." if too_few else ""
+        needed = f" By their spread within the runs, {EXPECTED:.0%} take {counted(self.enough, 'sweep')} a run"
+        if not too_few:
+            return f"{needed}."
+        if self.enough > self.sweeps:
+            return f"{needed}: raise --sweeps or --budget, and look for flags in both reports."
+        return f"{needed}, and there were {self.sweeps}: look for what else differs, and for flags in both reports."
 
 
 def agreement(a: Side, b: Side) -> Agreement:
@@ -43,8 +62,25 @@ def agreement(a: Side, b: Side) -> Agreement:
     A ratio is the one that a run's report states: paired within sweeps, the mean of the log ratios.
     """
     common = [row for row in a.rates if row in b.rates and row.phase == "warm"]
-    found = (
-        tuple(log_ratios(side.rates[one], side.rates[other]) for side in (a, b)) for one, other in combinations(common, 2)
-    )
-    apart = [abs(fmean(in_a) - fmean(in_b)) for in_a, in_b in found if in_a and in_b]
-    return Agreement(len(apart), sum(difference <= log(1 + WITHIN) for difference in apart))
+    found = [[log_ratios(side.rates[one], side.rates[other]) for side in (a, b)] for one, other in combinations(common, 2)]
+    pairs = [(in_a, in_b) for in_a, in_b in found if in_a and in_b]
+    same = sum(abs(fmean(in_a) - fmean(in_b)) <= log(1 + WITHIN) for in_a, in_b in pairs)
+    spreads = [_spread(both) for both in pairs if sum(map(len, both)) > len(both)]
+    sweeps = min((max(map(len, logs)) for logs in zip(*pairs, strict=True)), default=0)
+    return Agreement(len(pairs), same, sweeps, _enough(spreads) if spreads else None)
+
+
+def _spread(runs: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within runs of one pair's log ratios, pooled over the runs."""
+    squares = sum((value - fmean(logs)) ** 2 for logs in runs for value in logs)
+    return sqrt(squares / sum(len(logs) - 1 for logs in runs))
+
+
+def _enough(spreads: Sequence[float]) -> int:
+    """The fewest sweeps a run with which ``EXPECTED`` of all pairs agree: means of n sweeps differ by N(0, 2 spread² / n)."""
+    from scipy.special import erf, erfinv
+
+    # N(0, sd²) lies within ±reach with a probability of erf(reach / (sd √2)), here erf(√n / width).
+    widths = np.maximum(2 * np.array(spreads) / log(1 + WITHIN), 1e-9)
+    most = ceil((widths.max() * erfinv(EXPECTED)) ** 2)
+    return bisect_left(range(1, most), EXPECTED, key=lambda n: float(np.mean(erf(sqrt(n) / widths)))) + 1

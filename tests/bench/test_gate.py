@@ -54,6 +54,10 @@ def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def said_of_ratios(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("How fast one case is beside another")]
+
+
 def test_nothing_changed_passes(runs: Path) -> None:
     done = run_cli(runs / "before", runs / "after", "--fail-if", "slower:5%")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -151,14 +155,18 @@ def test_what_failed_is_not_compared_and_says_where(runs: Path) -> None:
 
 def test_how_many_ratios_agree_is_said(runs: Path) -> None:
     """All but the two limits ran 12% slower: 6 x 2 of the 28 pairs have another ratio, and 16 have the same."""
-    said = (
-        "How fast one case is beside another is the same within 5% in both runs for 16 of 28 pairs of cases (57%). "
-        "Below 95%, look for flags in both reports, or raise --sweeps."
+    (line,) = said_of_ratios(run_cli(runs / "before", runs / "slower", "--html"))
+    assert re.fullmatch(
+        r"How fast one case is beside another is the same within 5% in both runs for 16 of 28 pairs of cases \(57%\)\. "
+        r"By their spread within the runs, 95% take \d sweeps? a run, and there were 5: "
+        r"look for what else differs, and for flags in both reports\.",
+        line,
     )
-    assert said in run_cli(runs / "before", runs / "slower", "--html").stdout.splitlines()
-    assert said in (runs / "slower" / "compare.html").read_text()
-    all_of_them = said.replace("16 of 28", "28 of 28").replace("57%", "100%").partition(" Below")[0]
-    assert all_of_them in run_cli(runs / "before", runs / "tired").stdout.splitlines()
+    assert line in (runs / "slower" / "compare.html").read_text()
+    (line,) = said_of_ratios(run_cli(runs / "before", runs / "tired"))
+    assert re.search(
+        r"28 of 28 pairs of cases \(100%\)\. By their spread within the runs, 95% take \d sweeps? a run\.$", line
+    )
 
 
 def test_ratios_that_agree_by_hand() -> None:
@@ -167,8 +175,30 @@ def test_ratios_that_agree_by_hand() -> None:
     a = Side("a", {x: {0: 100.0, 1: 200.0}, y: {0: 100.0, 1: 200.0, 2: 900.0}, z: {0: 100.0}, first: {0: 9.0}})
     b = Side("b", {x: {0: 100.0}, y: {0: 104.0}, z: {0: 106.0}, first: {0: 1.0}, Row("new"): {0: 1.0}})
     # x:y is 1 and 1 / 1.04, within 5%; x:z is 1 and 1 / 1.06, not; y:z is 1 and 104 / 106, within.
-    assert agreement(a, b) == Agreement(pairs=3, same=2)
+    # Two sweeps are in x:y of a alone: 1 in both, so that one sweep would do.
+    assert agreement(a, b) == Agreement(pairs=3, same=2, sweeps=1, enough=1)
     assert agreement(a, Side("c", {x: {0: 1.0}})).in_words == ""
+    once = agreement(Side("d", {x: {0: 1.0}, y: {0: 2.0}}), b)
+    assert once == Agreement(pairs=1, same=0, sweeps=1)
+    assert once.in_words.endswith("(0%). Below 95%, raise --sweeps or --budget.")
+
+
+def test_sweeps_that_would_be_enough_by_hand() -> None:
+    """Two pairs whose log ratios vary by 0.0707 within runs, and one of a constant ratio, need 14 sweeps a run."""
+    # Log ratios z:x in either run: 0.05 and -0.05, so that the pooled variance is (2 + 2) 0.0025 / (1 + 1) = 0.005.
+    # x:y always agrees; of the other two, P must be (3 x 0.95 - 1) / 2 = 0.925, and a table of the normal has 1.7805 for it:
+    # 1.7805 x sqrt(0.005 x 2 / n) < log 1.05 = 0.04879 for n > 0.01 (1.7805 / 0.04879)^2 = 13.3.
+    rates = {
+        Row("x"): {0: 100.0, 1: 100.0},
+        Row("y"): {0: 300.0, 1: 300.0},
+        Row("z"): {0: 100 * exp(0.05), 1: 100 * exp(-0.05)},
+    }
+    assert agreement(Side("a", rates), Side("b", rates)) == Agreement(pairs=3, same=3, sweeps=2, enough=14)
+    # One pair alone: 1.9600 instead, and 0.01 (1.9600 / 0.04879)^2 = 16.1.
+    b = {Row("x"): rates[Row("x")], Row("z"): {n: 1.1 * rate for n, rate in rates[Row("z")].items()}}
+    one = agreement(Side("a", rates), Side("b", b))
+    assert one == Agreement(pairs=1, same=0, sweeps=2, enough=17)
+    assert "95% take 17 sweeps a run: raise --sweeps or --budget, and look for flags" in one.in_words
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
