@@ -183,11 +183,18 @@ def run(
         ),
     ] = None,
     sweeps: Annotated[
-        int | None, typer.Option(help="How often every case is measured.", show_default="5", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            help="How often every case is measured: with more, intervals are narrower and two runs agree.",
+            show_default="5",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Time to use, such as 10m: with it, hopeless cases are dropped.", rich_help_panel=HOW),
+        typer.Option(
+            help="Time to use, such as 10m: as many sweeps as it holds, hopeless cases dropped.", rich_help_panel=HOW
+        ),
     ] = None,
     isolation: Annotated[
         str,
