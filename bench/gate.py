@@ -115,7 +115,7 @@ def read_side(path: Path) -> Side:
         for case, phase, records in run.groups()
         if case.id not in failed and (by_sweep := rates(records))
     }
-    return Side(path.name or str(path), found, failed, environment)
+    return Side(path.resolve().name, found, failed, environment)
 
 
 def changes(a: Side, b: Side) -> list[Change]:

@@ -297,6 +297,8 @@ def test_what_is_no_run_is_named(runs: Path, tmp_path: Path) -> None:
     done = run_cli(runs / "before", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{tmp_path} is not a run" in done.stderr
+    (tmp_path / "latest").symlink_to(runs / "after")
+    assert read_side(tmp_path / "latest").name == "after", "of the page, since what is the latest changes"
     (tmp_path / "some.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"some\.csv is not a run's sweeps\.csv: it has no column"):
         read_side(tmp_path / "some.csv")
