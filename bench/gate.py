@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -223,13 +224,19 @@ def _read_csv(path: Path) -> Side:
         raise DataError(f"{path} is not a run's sweeps.csv: it has no column {', '.join(sorted(missing))}")
     broke = table[table["status"] == "failed"]
     failed = {str(case): str(reason) for case, reason in zip(broke["case"], broke["reason"], strict=True)}
-    kept = table[(table["status"] == "ok") & ~table["case"].isin(failed.keys())]
+    kept = table[(table["status"] == "ok") & ~table["case"].isin(failed.keys())].dropna(subset=["images_per_s"])
+    for name in ("sweep", "images_per_s"):
+        numbers = pd.to_numeric(kept[name], errors="coerce")
+        wrong = ~((numbers >= 0) & (numbers < inf))
+        if wrong.any():
+            got = str(kept[name][wrong].iloc[0])
+            raise DataError(f"{path} is not a run's sweeps.csv: {name} should be a number from 0 on, got {got!r}")
+        kept = kept.assign(**{name: numbers})
+    kept = kept[kept["images_per_s"] > 0]
     found = {}
     for (case, _), rows in kept.groupby(["case", kept["phase"] == "warm"], sort=False):
-        seen = rows.dropna(subset=["images_per_s"])
-        if len(seen):
-            row = Row(str(case), of_all([str(phase) for phase in rows["phase"]]))
-            found[row] = {int(n): float(rate) for n, rate in zip(seen["sweep"], seen["images_per_s"], strict=True)}
+        row = Row(str(case), of_all([str(phase) for phase in rows["phase"]]))
+        found[row] = {int(n): float(rate) for n, rate in zip(rows["sweep"], rows["images_per_s"], strict=True)}
     return Side(path.name, found, failed)
 
 

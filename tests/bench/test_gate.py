@@ -302,5 +302,8 @@ def test_what_is_no_run_is_named(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"some\.csv is not a run's sweeps\.csv: it has no column"):
         read_side(tmp_path / "some.csv")
+    (tmp_path / "some.csv").write_text("case,phase,sweep,images_per_s,status,reason\nx,warm,0,100,ok,\nx,warm,1,-3,ok,\n")
+    with pytest.raises(DataError, match=r"some\.csv is not .*: images_per_s should be a number from 0 on, got '-3'"):
+        read_side(tmp_path / "some.csv")
     synthetic_run(tmp_path / "empty", cases=[], sweeps=1)
     assert "no case in common" in run_cli(runs / "before", tmp_path / "empty").stderr
