@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.agreement import agreement
 from bench.gate import Change, Rule, apart, broken, changes, fails, read_side
 from bench.gate_words import method, result, summary, warning
+from bench.report.digits import NO_BOUNDS, bounds
 from storage.errors import DataError
 
 
@@ -55,4 +56,5 @@ def _words(change: Change) -> str:
     limit = f"  ({change.comparison.ratio:.3f} before the limit's own change is counted out)" if change.against_limit else ""
     hides = "more than double" if one.smallest_effect > 1 else f"{one.smallest_effect:.1%}"
     hidden = f"  (could hide {hides})" if change.verdict == "tie" else ""
-    return f"{one.ratio:.3f} [{one.low:.3f}, {one.high:.3f}]  {change.verdict}{hidden}{limit}"
+    interval = NO_BOUNDS if bounds(one.low, one.high) == NO_BOUNDS else f"{one.low:.3f}, {one.high:.3f}"
+    return f"{one.ratio:.3f} [{interval}]  {change.verdict}{hidden}{limit}"

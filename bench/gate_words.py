@@ -8,6 +8,9 @@ from statistics import median
 
 from bench.gate import Change, Rule, Side, environment_differences, slowdowns_seen
 
+HALF = 0.5
+"""A gate that would miss a case at half its speed sees nothing worth a number."""
+
 
 def warning(a: Side, b: Side) -> str:
     """What the machine may have to do with it; empty if both ran in the same environment."""
@@ -56,8 +59,11 @@ def result(rules: Sequence[Rule], found: Sequence[Change], reasons: Sequence[str
 
 def _power(seen: Sequence[float]) -> str:
     """What a gate that passed would have found: one that can't see anything passes too."""
-    enough = [share for share in seen if share < 1]
-    blind = f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish anything: raise --sweeps."
+    enough = [share for share in seen if share <= HALF]
+    blind = (
+        f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish even half the speed: "
+        "raise --sweeps or --budget."
+    )
     if not enough:
         return blind
     said = (

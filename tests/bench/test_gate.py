@@ -15,6 +15,7 @@ import pytest
 
 from bench.agreement import Agreement, agreement
 from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate_words import result
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
@@ -232,7 +233,7 @@ def test_a_gate_that_passes_says_what_it_would_have_seen(runs: Path, tmp_path: P
         synthetic_run(tmp_path / name, cases=8, sweeps=1, seed=seed)
     done = run_cli(tmp_path / "a", tmp_path / "b", "--fail-if", "slower:5%")
     assert done.returncode == 0
-    assert "6 of 6 cases had too few sweeps to establish anything: raise --sweeps" in done.stdout
+    assert "6 of 6 cases had too few sweeps to establish even half the speed: raise --sweeps or --budget." in done.stdout
 
 
 def test_what_a_gate_would_have_seen_by_hand() -> None:
@@ -247,6 +248,9 @@ def test_what_a_gate_would_have_seen_by_hand() -> None:
     (change, _) = changes(Side("a", rates), Side("b", rates))
     assert slowdowns_seen(Rule.parse("slower:5%"), [change]) == pytest.approx([0.1167], abs=5e-5)
     assert slowdowns_seen(Rule.parse("failed"), [change]) == []
+    wild = Side("a", {Row("case"): {0: 100.0, 1: 300.0}})
+    (_, said) = result([Rule.parse("slower:5%")], changes(wild, wild), [])
+    assert said == "1 of 1 cases had too few sweeps to establish even half the speed: raise --sweeps or --budget."
 
 
 def test_merely_seen_is_not_established() -> None:
