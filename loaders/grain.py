@@ -32,8 +32,8 @@ class Samples:
     def prepare(self, where: tuple[int, int]) -> tuple[NDArray[Any], np.int64] | None:
         """One image and its label; None (which grain passes over) for an unreadable one that is skipped."""
         index = where[1]
-        image = self.dataset.read(np.array([index])).images[0]
         try:
+            image = self.dataset.read(np.array([index])).images[0]
             return prepare(image, self.spec, where), self.labels[index]
         except DataError as error:
             if self.spec.on_error == "stop":

@@ -7,6 +7,7 @@ this loader needs the usual ``if __name__ == "__main__":``. Option ``start``: ``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,19 +59,22 @@ class Images:
         if self._dataset is None:
             cv2.setNumThreads(0)
             self._dataset = open_dataset(self.path, self.split)
-        indices = np.array([index for _, index in work], np.int64)
-        batch = self._dataset.read(indices)
+        dataset, indices = self._dataset, np.array([index for _, index in work], np.int64)
+        found: Any = None
+        with suppress(DataError):  # One of them is missing: read alone, each says whether it is.
+            found = dataset.read(indices).images
         images, kept, skipped = [], [], 0
         for place, where in enumerate(work):
             try:
-                images.append(prepare(batch.images[place], self.spec, where))
+                image = dataset.sample(where[1]).image if found is None else found[place]
+                images.append(prepare(image, self.spec, where))
                 kept.append(place)
             except DataError as error:
                 if self.spec.on_error == "stop":
-                    return None, None, f"{self.path}: {self._dataset.key(where[1])} cannot be read: {error}", 0
+                    return None, None, f"{self.path}: {dataset.key(where[1])} cannot be read: {error}", 0
                 skipped += 1
         stacked = np.stack(images) if images else np.empty((0, *self.spec.image_size, 3), np.uint8)
-        return torch.from_numpy(stacked), torch.from_numpy(batch.labels[kept]), "", skipped
+        return torch.from_numpy(stacked), torch.from_numpy(dataset.labels[indices[kept]]), "", skipped
 
     def __getitem__(self, where: tuple[int, int]) -> Any:
         return self.__getitems__([where])
