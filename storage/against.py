@@ -127,8 +127,12 @@ def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:
         size, start = shards[task.number].bytes, sum(shard.samples for shard in shards[: task.number])
         try:
             reader = dataset.shard(task.number)
-            some = (dataset.sample(start + at) for at in task.depth.rows(len(reader)).tolist())
-            for sample in reader if task.depth.share >= 1 else some:
+            for at in task.depth.rows(len(reader)).tolist():
+                try:
+                    sample = dataset.sample(start + at)
+                except DataError as error:
+                    faults.append(str(error))
+                    continue
                 row = index.find(sample.key)
                 if row is None or seen[row]:
                     how = "is stored twice" if row is not None else f"is not in {task.origin}"

@@ -14,19 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from storage.backends import BACKENDS, run, ticking
-from storage.base import DatasetInfo, ShardInfo, SplitInfo
+from storage.base import DatasetInfo, Resize, ShardInfo, SplitInfo
 from storage.checksum import digest, file_chunks
 from storage.dataset import manifest_text, read_info
 from storage.errors import DataError, UsageError
 from storage.files import beside
 from storage.origin import default_out, origin, source_name
 from storage.plan import PlannedShard, PlannedSplit, plan_splits
-from storage.recipe import Recipe, one_of
+from storage.recipe import Recipe, keeping_raw, one_of, pair
 from storage.scan import check_source, scan
 from storage.shards import SKIPPED, DiskFullError, Done, Job, Task, disk_is_full
 from storage.source import Source
@@ -53,7 +53,8 @@ def convert(
     to: str,
     out: str | Path | None = None,
     overwrite: bool = False,
-    image_size: int | tuple[int, int] = (160, 160),
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize | None = None,
     split: Mapping[str, float] | None = None,
     workers: int = 0,
     backend: str = "local",
@@ -70,8 +71,8 @@ def convert(
     out
         Where; ``data/NAME/FORMAT-PAYLOAD`` if not given.
     payload
-        ``encoded`` keeps every file's bytes; ``raw`` decodes, resizes to ``image_size`` (height, width) by the filter ``resize``
-        and stores uint8.
+        ``encoded`` keeps every file's bytes; ``raw`` decodes, resizes to ``image_size`` (height, width; 160 × 160 if not given) by
+        the filter ``resize`` (bilinear) and stores uint8. Raw images keep the size that they have.
     on_error
         ``stop`` at the first image that cannot be stored, or ``skip`` it and list it in ``skipped.csv``.
     overwrite
@@ -100,16 +101,20 @@ def convert(
     DataError
         The source or an image is at fault, or ``out`` cannot be written. UsageError: an option is.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    try:
-        recipe = Recipe(to=to, image_size=size, split=tuple((split or {}).items()), **options)
-    except TypeError as error:
-        raise UsageError(f"convert: {str(error).split('() ')[-1]}") from error
+    asked: dict[str, Any] = {"image_size": pair(image_size), "resize": resize}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    known = [field.name for field in fields(Recipe)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise UsageError(f"convert takes no {', '.join(unknown)}; what it writes depends on {', '.join(known)}")
+    recipe = Recipe(to=to, split=tuple((split or {}).items()), **asked, **options)
+    if workers < 0:
+        raise UsageError(f"--workers must be at least 0; got {workers}")
     one_of("backend", backend, BACKENDS)
     root, name = origin(source, _preparing(progress))
     check_source(root)
+    recipe = keeping_raw(recipe, asked, root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
-    target = target.resolve() if target.is_symlink() else target
+    target = target.resolve() if target.is_symlink() or target.name in ("", "..") else target
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
         raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
     with locked(target) as workspace:

@@ -33,8 +33,12 @@ def main(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write. Default: data/NAME/FORMAT-PAYLOAD.")] = None,
     payload: Annotated[str, typer.Option(help="encoded: files as they are. raw: decoded, resized uint8.")] = "encoded",
-    image_size: Annotated[str, typer.Option(help="Of raw images: N or HEIGHTxWIDTH.")] = "160",
-    resize: Annotated[str, typer.Option(help="Of raw images: bilinear, area, nearest or antialias.")] = "bilinear",
+    image_size: Annotated[
+        str | None, typer.Option(help="Of raw images: N or HEIGHTxWIDTH. Default: 160, or what a raw source has.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="Of raw images: bilinear (the default), area, nearest or antialias.")
+    ] = None,
     on_error: Annotated[str, typer.Option(help="At a file that cannot be stored: stop, or skip and list it.")] = "stop",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier dataset, once this one is whole.")
@@ -62,7 +66,7 @@ def main(
 
     started = time.perf_counter()
     options: dict[str, Any] = {
-        "to": to, "out": out, "payload": payload, "image_size": parse_size(image_size), "resize": resize,
+        "to": to, "out": out, "payload": payload, "image_size": image_size and parse_size(image_size), "resize": resize,
         "on_error": on_error, "overwrite": overwrite, "order": order, "seed": seed,
         "shard_bytes": parse_bytes(shard_size), "workers": workers, "split": parse_shares(split or []),
         "max_side": max_side, "quality": quality,

@@ -20,8 +20,18 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from storage import FORMATS
-from storage.base import MANIFEST, Batch, DatasetInfo, Reader, Sample, SplitInfo, SupportsRandomAccess, SupportsSeeking
-from storage.checksum import digest
+from storage.base import (
+    MANIFEST,
+    Batch,
+    DatasetInfo,
+    Reader,
+    Sample,
+    SplitInfo,
+    SupportsChecking,
+    SupportsRandomAccess,
+    SupportsSeeking,
+)
+from storage.checksum import crc32c, digest
 from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -101,11 +111,16 @@ class StoredDataset:
         return self._random(number).key(at)
 
     def sample(self, index: int) -> Sample:
-        """One sample; where the format has no random access, found by a first walk over its shard. IndexError if there is none."""
+        """One sample, compared with its checksum; where the format has no random access, found by a first walk over its shard.
+
+        Raises IndexError if there is no such sample, DataError if it is not what was written.
+        """
         number, at = self._place(index)
         reader = self.shard(number)
         if not isinstance(reader, SupportsRandomAccess):
             return reader.at(at) if isinstance(reader, SupportsSeeking) else next(islice(reader, at, None))
+        if isinstance(reader, SupportsChecking) and crc32c(reader.stored(at)) != int(reader.crc32c[at]):
+            raise DataError(f"{self.path / self._shards[number].file}: sample {at} does not match its checksum")
         batch = reader.read(np.array([at]))
         return Sample(reader.key(at), int(batch.labels[0]), batch.images[0])
 

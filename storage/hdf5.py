@@ -29,7 +29,7 @@ from storage.mapped import Places, check_places
 from storage.packed import check_offsets, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
-_SLAB_BYTES = 1 << 22
+_WAITING_BYTES, _WRITE_BYTES = 1 << 22, 1 << 20
 _COLUMN_BYTES = 8 + 8 + 8 + 4
 """Of a sample: its label, two offsets, its checksum."""
 _KEY_BYTES = 256
@@ -264,7 +264,7 @@ def _created(path: Path) -> Any:
 
 def _write_files(file: Any, samples: Iterable[Sample], columns: Columns, folder: Path) -> None:
     """``offsets`` and ``data``, whose length HDF5 has to know: the files wait in a temporary file, not in memory."""
-    with tempfile.TemporaryFile(dir=folder, buffering=_SLAB_BYTES) as waiting:
+    with tempfile.TemporaryFile(dir=folder, buffering=_WAITING_BYTES) as waiting:
         for sample in samples:
             assert isinstance(sample.image, bytes)
             columns.add(sample, sample.image)
@@ -281,7 +281,7 @@ def _write_files(file: Any, samples: Iterable[Sample], columns: Columns, folder:
 
 
 def _write_pixels(file: Any, samples: Iterable[Sample], columns: Columns, layout: Layout) -> int:
-    """``images``, a slab at a time, with room for as many samples as are planned; how many that are."""
+    """``images``, with room for as many samples as are planned; how many that are."""
     assert layout.image_size is not None
     planned = length_hint(samples)
     if not planned:
@@ -293,20 +293,19 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: Columns, layout
     # What a filter makes of an image is not known beforehand: room for all as they are, each at the start of a page.
     _reserve(file, math.prod(shape) + (planned * _LARGEST_CHUNK_EXTRA if filtered else 0), planned)
     images = file.create_dataset("images", shape, np.uint8, track_times=False, **filtered)
-    rows = max(1, min(planned, _SLAB_BYTES // int(np.prod(shape[1:]))))
-    slab = np.empty((rows, *shape[1:]), np.uint8)
-
-    held = 0
-    for sample in samples:
-        assert isinstance(sample.image, np.ndarray)
-        slab[held] = sample.image
-        columns.add(sample, sample.image)
-        held += 1
-        if held == rows:
-            images.write_direct(slab, dest_sel=np.s_[len(columns) - rows : len(columns)])
-            held = 0
-    if held:
-        images.write_direct(slab, np.s_[:held], np.s_[len(columns) - held : len(columns)])
+    if planned and not filtered:
+        images[0, 0, 0, 0] = 0  # has the library find a place for all of them
+        file.flush()
+    start = _start(images, file)
+    with Path(file.filename).open("r+b", buffering=_WRITE_BYTES) as plain:
+        plain.seek(start or 0)
+        for number, sample in enumerate(samples):
+            assert isinstance(sample.image, np.ndarray)
+            columns.add(sample, sample.image)
+            if start is None:
+                images.write_direct(sample.image, dest_sel=number)
+            else:  # a call of the library takes longer than to copy an image
+                plain.write(np.ascontiguousarray(sample.image).data)
     return planned
 
 

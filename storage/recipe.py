@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from storage import FORMATS
-from storage.base import PAYLOADS, RESIZES, Layout, Payload, Resize, layout_options
+from storage.base import MANIFEST, PAYLOADS, RESIZES, Layout, Payload, Resize, layout_options
+from storage.dataset import read_info
 from storage.errors import UsageError
 from storage.media import MAX_PIXELS
 from storage.plan import Order
@@ -75,6 +79,35 @@ class Recipe:
             image_size=self.image_size if self.payload == "raw" else None,
             options=layout_options(options),
         )
+
+
+def pair(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """As (height, width), or None. UsageError for what is neither a whole number nor two."""
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if sides is None:
+        return None
+    if not (isinstance(sides, (tuple, list)) and [type(side) for side in sides] == [int, int]):
+        raise UsageError(
+            f"image_size takes a whole number or (height, width), such as 160 or (120, 160); got {image_size!r}"
+        )
+    return sides[0], sides[1]
+
+
+def keeping_raw(recipe: Recipe, asked: Mapping[str, Any], root: Path) -> Recipe:
+    """``recipe`` with the size and filter of the raw images at ``root``, if it holds such: they are not resized twice.
+
+    UsageError where ``image_size`` or ``resize`` was ``asked`` to be another.
+    """
+    if recipe.payload == "encoded" or not (root / MANIFEST).is_file() or (info := read_info(root)).payload == "encoded":
+        return recipe
+    kept: dict[str, Any] = {"image_size": info.image_size, "resize": info.resize or recipe.resize}
+    if other := sorted(name for name in asked if asked[name] != kept[name]):
+        height, width = kept["image_size"]
+        raise UsageError(
+            f"{root} holds raw images of {height}x{width}, resized by {kept['resize']}: leave out "
+            f"{' and '.join(map(option, other))}, or convert from the original images"
+        )
+    return replace(recipe, **kept)
 
 
 def option(name: str) -> str:

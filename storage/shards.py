@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from storage import FORMATS, pixels
 from storage.base import Layout, Planned, Resize, Sample, ShardInfo
 from storage.errors import DataError
-from storage.files import into_place
+from storage.files import begin_sync, into_place
 from storage.listing import Listing
 from storage.media import MAX_PIXELS, describe
 from storage.plan import PlannedShard
@@ -81,7 +81,7 @@ def write_shard(task: Task) -> int:
     media_types: Counter[str] = Counter()
     skipped: list[tuple[str, str, str]] = []
     try:
-        samples = Planned(_samples(task, media_types, skipped), shard.stop - shard.start)
+        samples = Planned(_samples(task, media_types, skipped, beside), shard.stop - shard.start)
         info = writer.write_shard(samples, beside, job.layout)
         into_place(beside, place)
         done = Done(shard=info.model_copy(update={"file": file}), media_types=dict(media_types), skipped=skipped)
@@ -113,7 +113,8 @@ def disk_is_full(error: Exception) -> bool:
     )
 
 
-def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str, str]]) -> Iterator[Sample]:
+def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str, str]], written: Path) -> Iterator[Sample]:
+    """The samples of a shard, which is being written as ``written``."""
     job, shard, listing = task.job, task.shard, task.listing
     rows = np.fromfile(task.order, np.int64, shard.stop - shard.start, offset=8 * shard.start)
     folder = job.workspace / job.token
@@ -125,6 +126,7 @@ def _samples(task: Task, media_types: Counter[str], skipped: list[tuple[str, str
                 ticks[task.tick] = number
                 if not folder.is_dir():  # this conversion was killed, and another has begun in its place
                     raise DataError(f"{folder} is gone: another conversion has taken over")
+                begin_sync(written)
             key = listing.key(row)
             try:
                 kind, image = stored_image(read(row), key, job, decode)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from storage.base import DatasetInfo
 from storage.convert import app
 from storage.dataset import read_info
 from storage.demo import draw
+from storage.errors import UsageError
 from storage.recipe import COMPRESSIONS
 from storage.verification import verify
 from tests.storage.made import CLASSES, contents, photos
@@ -187,6 +189,15 @@ def test_the_function_is_there_although_a_module_has_its_name(source: Path, tmp_
     assert storage.convert(source, to="lmdb", out=tmp_path / "out", workers=1).stored_samples == 30
 
 
+def test_what_the_function_does_not_take(source: Path, tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"shard_size": "1MiB", "image_size": "big", "workers": -4}
+    for (name, value), said in zip(
+        wrong.items(), (r"takes no shard_size; .* shard_bytes", "got 'big'", "got -4"), strict=True
+    ):
+        with pytest.raises(UsageError, match=said):
+            storage.convert(source, to="lmdb", out=tmp_path / "out", **{name: value})
+
+
 def test_what_is_encoded_again_is_counted_as_what_it_then_is(tmp_path: Path) -> None:
     (tmp_path / "photos" / "all").mkdir(parents=True)
     (tmp_path / "photos" / "all" / "clear.webp").write_bytes(MAKERS["webp alpha"]())
@@ -274,6 +285,9 @@ CALL_AT_FAULT = {
     "--from good --backend dask": r"--backend dask needs --address, such as tcp://scheduler:8786",
     "--from good --out mine": r"mine exists and is not a stored dataset\. Move it, or choose another --out\.",
     "--from good --out good/stored": r"good/stored is inside the source good\. Choose an --out elsewhere\.",
+    "--from good --out .": r"/.*/faulty0 exists and is not a stored dataset\. Move it, or choose another --out\.",
+    "--from raw --payload raw --image-size 9 --resize area --out new": r"raw holds raw images of 8x8, resized by bilinear: leave out "
+    r"--image-size and --resize, or convert from the original images",
     "--from raw": r"raw holds raw images: their files are gone\. Convert from the original images instead\.",
 }
 

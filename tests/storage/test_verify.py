@@ -129,6 +129,40 @@ def test_a_missing_or_truncated_shard_is_named(name: str, source: Path, tmp_path
     assert any(str(second) in fault for fault in faults)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_truncated_shard_is_no_crash(name: str, source: Path, tmp_path: Path) -> None:
+    """LMDB's engine takes a page beyond the end of its file for memory, and the process for one that may end."""
+    out = tmp_path / "out"
+    file = out / storage.convert(source, to=name, out=out, workers=1).splits["train"].shards[0].file
+    os.truncate(file, file.stat().st_size // 2)
+    with storage.open_dataset(out) as dataset, pytest.raises(DataError, match=re.escape(file.name)):
+        list(dataset)
+
+
+@pytest.mark.parametrize("payload", ["encoded", "raw"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "tfrecord"])
+def test_a_damaged_sample_is_not_copied_as_a_sound_one(name: str, payload: str, source: Path, tmp_path: Path) -> None:
+    """Another conversion would give it a new checksum, and nobody would ever know."""
+    out = tmp_path / "out"
+    stored(source, name, out, payload)
+    with storage.open_dataset(out) as dataset:
+        sample = dataset.sample(3)
+    content = sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()
+    if (name, payload) == ("directory", "raw"):
+        content = (out / "train" / f"{sample.key}.png").read_bytes()
+    (file,) = (path for path in out.rglob("*") if path.is_file() and content in path.read_bytes())
+    middle = len(content) // 2
+    damaged = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    file.write_bytes(file.read_bytes().replace(content, damaged))
+    again: dict[str, Any] = {"to": "lmdb", "payload": payload, "out": tmp_path / "again", "workers": 1}
+    with pytest.raises(DataError, match=rf"{re.escape(sample.key)}: .* does not match its checksum"):
+        storage.convert(out, **again)
+    info = storage.convert(out, **again, on_error="skip")
+    assert (info.stored_samples, info.skipped_samples) == (11, 1)
+    assert info.image_size == (None if payload == "encoded" else (8, 8)), "raw images keep their size"
+    assert sample.key in (tmp_path / "again" / "skipped.csv").read_text()
+
+
 @pytest.mark.parametrize("payload", ["encoded", "raw"])
 def test_missing_files_of_a_directory_are_named(payload: str, source: Path, tmp_path: Path) -> None:
     stored(source, "directory", tmp_path / "out", payload)
@@ -139,6 +173,8 @@ def test_missing_files_of_a_directory_are_named(payload: str, source: Path, tmp_
     faults = verify(tmp_path / "out", workers=1)
     assert len(faults) == len(missing)
     assert all(any(f"{path}: the file is missing" in fault for fault in faults) for path in missing)
+    against = "\n".join(verify(tmp_path / "out", workers=1, against=source))
+    assert "neither stored nor skipped: 3 images of" in against
     with storage.open_dataset(tmp_path / "out") as dataset, pytest.raises(DataError, match="png: the file is missing"):
         list(dataset)
 
