@@ -154,7 +154,8 @@ class Preparer:
 
     def _named(self, index: int, error: DataError) -> DataError:
         try:
-            key = self.dataset.sample(index).key
+            dataset = self.dataset
+            key = dataset.key(index) if dataset.supports_random_access else dataset.sample(index).key
         except DataError:
             return error  # Its record cannot be read at all: the error says which that is.
         return DataError(f"{self.dataset.path}: {key} cannot be read: {error}")

@@ -120,7 +120,8 @@ class StoredDataset:
         if not isinstance(reader, SupportsRandomAccess):
             return reader.at(at) if isinstance(reader, SupportsSeeking) else next(islice(reader, at, None))
         if isinstance(reader, SupportsChecking) and crc32c(reader.stored(at)) != int(reader.crc32c[at]):
-            raise DataError(f"{self.path / self._shards[number].file}: sample {at} does not match its checksum")
+            file = self.path / self._shards[number].file
+            raise DataError(f"{file}: sample {at} ({reader.key(at)}) does not match its checksum")
         batch = reader.read(np.array([at]))
         return Sample(reader.key(at), int(batch.labels[0]), batch.images[0])
 
