@@ -301,11 +301,12 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: Columns, layout
         plain.seek(start or 0)
         for number, sample in enumerate(samples):
             assert isinstance(sample.image, np.ndarray)
-            columns.add(sample, sample.image)
+            image = np.ascontiguousarray(sample.image)
+            columns.add(sample, image)
             if start is None:
-                images.write_direct(sample.image, dest_sel=number)
+                images.write_direct(image, dest_sel=number)
             else:  # a call of the library takes longer than to copy an image
-                plain.write(np.ascontiguousarray(sample.image).data)
+                plain.write(image.data)
     return planned
 
 

@@ -48,7 +48,7 @@ class Lmdb:
         with _disk_errors(path), closing(_Appender(path)) as writer:
             for number, sample in enumerate(samples):
                 image = sample.image if isinstance(sample.image, bytes) else np.ascontiguousarray(sample.image)
-                writer.put(_NUMBER.pack(number), image)
+                writer.put(_NUMBER.pack(number), image if isinstance(image, bytes) else image.data)
                 columns.add(sample, image)
             shape = (0, 0, 0) if layout.image_size is None else (*layout.image_size, 3)
             tables = {**columns.tables(), "shape": np.array(shape, np.int64)}
@@ -143,10 +143,10 @@ class _Appender:
             str(path), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False, metasync=False, lib_version=0
         )
         self._transaction = self._environment.begin(write=True)
-        self._pending: list[tuple[bytes, bytes | NDArray[Any]]] = []
+        self._pending: list[tuple[bytes, bytes | memoryview]] = []
         self._pending_bytes = 0
 
-    def put(self, key: bytes, value: bytes | NDArray[Any]) -> None:
+    def put(self, key: bytes, value: bytes | memoryview) -> None:
         self._pending.append((key, value))
         self._pending_bytes += memoryview(value).nbytes
         try:
