@@ -48,12 +48,14 @@ class Agreement:
         """How many sweeps would be enough, and what to do where too few pairs agree."""
         if self.enough is None:
             return f" Below {EXPECTED:.0%}, raise --sweeps or --budget." if too_few else ""
-        needed = f" By their spread within the runs, {EXPECTED:.0%} take {counted(self.enough, 'sweep')} a run"
+        needed = (
+            f" By how much sweeps vary within either run, {EXPECTED:.0%} of pairs are to be expected from "
+            f"{counted(self.enough, 'sweep')} a run on; there were {self.sweeps}."
+        )
         if not too_few:
-            return f"{needed}."
-        if self.enough > self.sweeps:
-            return f"{needed}: raise --sweeps or --budget, and look for flags in both reports."
-        return f"{needed}, and there were {self.sweeps}: look for what else differs, and for flags in both reports."
+            return needed
+        do = "Raise --sweeps or --budget" if self.enough > self.sweeps else "Look for what else differs"
+        return f"{needed} {do}, and look for flags in both reports."
 
 
 def agreement(a: Side, b: Side) -> Agreement:

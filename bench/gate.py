@@ -87,20 +87,26 @@ class Change:
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes the gate fail: ``slower:5%``, or ``failed`` (a case that ran in A and failed in B). ``text`` is as given."""
+    """What makes the gate fail: ``slower:5%``, or ``failed`` (a case that ran in A and failed in B)."""
 
-    text: str
     slower: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Rule:
         """Raises UsageError for anything else."""
         if text == "failed":
-            return cls(text)
+            return cls()
         match = re.fullmatch(r"slower:(\d+(?:\.\d+)?)%", text)
         if not match or not 0 <= float(match[1]) < 100:
             raise UsageError(f"--fail-if takes slower:PERCENT%, such as slower:5%, or failed; got {text!r}")
-        return cls(text, float(match[1]) / 100)
+        return cls(float(match[1]) / 100)
+
+    @property
+    def kept(self) -> str:
+        """What is so of a gate that it does not fail."""
+        if self.slower is None:
+            return "none that A measured failed in B"
+        return f"no case is established to be slower by more than {self.slower:.1%}"
 
 
 def read_side(path: Path) -> Side:

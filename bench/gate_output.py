@@ -24,7 +24,8 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     one, other = read_side(a), read_side(b)
     found, failed = changes(one, other), broken(one, other)
     if not found and not failed:
-        raise DataError(f"{a} and {b} have no case in common that both measured")
+        measured = "; ".join(f"{side.name} has {next((row.name for row in side.rates), 'none')}" for side in (one, other))
+        raise DataError(f"{a} and {b} have no case in common that both measured: {measured}")
     if warned := warning(one, other):
         say(f"Warning: {warned}")
     missing = apart(one, other)

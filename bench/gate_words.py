@@ -54,7 +54,7 @@ def result(rules: Sequence[Rule], found: Sequence[Change], reasons: Sequence[str
     if not rules:
         return []
     power = [_power(seen) for rule in rules if (seen := slowdowns_seen(rule, found))]
-    return [f"Passed: nothing of {', '.join(rule.text for rule in rules)} is established.", *power]
+    return [f"Passed: {', and '.join(rule.kept for rule in rules)}.", *power]
 
 
 def _power(seen: Sequence[float]) -> str:

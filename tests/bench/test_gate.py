@@ -60,9 +60,10 @@ def said_of_ratios(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_nothing_changed_passes(runs: Path) -> None:
-    done = run_cli(runs / "before", runs / "after", "--fail-if", "slower:5%")
+    done = run_cli(runs / "before", runs / "after", "--fail-if", "slower:5%", "--fail-if", "failed")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Passed: nothing of slower:5% is established." in done.stdout
+    said = "Passed: no case is established to be slower by more than 5.0%, and none that A measured failed in B."
+    assert said in done.stdout.splitlines()
     assert "Warning" not in done.stdout
 
 
@@ -159,15 +160,13 @@ def test_how_many_ratios_agree_is_said(runs: Path) -> None:
     (line,) = said_of_ratios(run_cli(runs / "before", runs / "slower", "--html"))
     assert re.fullmatch(
         r"How fast one case is beside another is the same within 5% in both runs for 16 of 28 pairs of cases \(57%\)\. "
-        r"By their spread within the runs, 95% take \d sweeps? a run, and there were 5: "
-        r"look for what else differs, and for flags in both reports\.",
+        r"By how much sweeps vary within either run, 95% of pairs are to be expected from \d sweeps? a run on; there were 5\. "
+        r"Look for what else differs, and look for flags in both reports\.",
         line,
     )
     assert line in (runs / "slower" / "compare.html").read_text()
     (line,) = said_of_ratios(run_cli(runs / "before", runs / "tired"))
-    assert re.search(
-        r"28 of 28 pairs of cases \(100%\)\. By their spread within the runs, 95% take \d sweeps? a run\.$", line
-    )
+    assert re.search(r"28 of 28 pairs of cases \(100%\)\. By how much .* from \d sweeps? a run on; there were 5\.$", line)
 
 
 def test_ratios_that_agree_by_hand() -> None:
@@ -199,7 +198,7 @@ def test_sweeps_that_would_be_enough_by_hand() -> None:
     b = {Row("x"): rates[Row("x")], Row("z"): {n: 1.1 * rate for n, rate in rates[Row("z")].items()}}
     one = agreement(Side("a", rates), Side("b", b))
     assert one == Agreement(pairs=1, same=0, sweeps=2, enough=17)
-    assert "95% take 17 sweeps a run: raise --sweeps or --budget, and look for flags" in one.in_words
+    assert "from 17 sweeps a run on; there were 2. Raise --sweeps or --budget, and look for flags" in one.in_words
 
 
 def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
@@ -310,4 +309,5 @@ def test_what_is_no_run_is_named(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"some\.csv is not .*: images_per_s should be a number from 0 on, got '-3'"):
         read_side(tmp_path / "some.csv")
     synthetic_run(tmp_path / "empty", cases=[], sweeps=1)
-    assert "no case in common" in run_cli(runs / "before", tmp_path / "empty").stderr
+    said = run_cli(runs / "before", tmp_path / "empty").stderr
+    assert "have no case in common that both measured: before has limit:decode; empty has none" in said

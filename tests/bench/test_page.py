@@ -248,7 +248,7 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert "Of 8 cases that both runs measured" in page.text
     assert "2 could not be compared" in page.text
     assert page.text.count("measured only in A") == 2
-    assert "Passed: nothing of slower:30% is established." in page.text
+    assert "Passed: no case is established to be slower by more than 30.0%." in page.text
     assert "It would have failed, with a probability of 80%, for a case that is" in page.text
     assert "A and B are medians over sweeps." in page.text
     assert not any(tag == "b" for tag, _ in page.tags)
