@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,7 @@ OTHER_LINES = 4
 
 
 class Bar:
-    """The watcher of ``feedbench run`` and of pytest. Without a terminal it writes a line every few visits instead."""
+    """The watcher of ``feedbench run`` and of pytest. Without a terminal: a line every few visits, with the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -42,8 +43,10 @@ class Bar:
     def now(self, what: str) -> None:
         """What is being done."""
         self._progress.update(self._task, description=what)
-        if self._live is None and (not self._visits or self._seen % 20 == 0):
-            self._console.print(Text(f"{self._seen}/{self._visits or '?'} {what}"), soft_wrap=True)
+        if self._live is None and self._seen % max(1, min(20, self._visits // 5)) == 0:
+            left = self._progress.tasks[self._task].time_remaining
+            ahead = f" ({timedelta(seconds=round(left))} left)" if left else ""
+            self._console.print(Text(f"{self._seen}/{self._visits or '?'}{ahead} {what}"), soft_wrap=True)
 
     def measured(self, record: RunRecord) -> None:
         """What came of a visit."""

@@ -113,7 +113,8 @@ def test_without_a_terminal_there_are_a_few_plain_lines(run: Run) -> None:
             bar.measured(record)
             bar.done()
     lines = written(console).splitlines()
-    assert [line.split(" ")[0] for line in lines] == ["0/60", "20/60", "40/60"]
+    assert [line.split(" ")[0] for line in lines] == ["0/60", "12/60", "24/60", "36/60", "48/60"]
+    assert re.search(r"^48/60 \(\d:\d\d:\d\d left\) sweep 1: ", lines[-1])
     assert all(line.endswith(" [red]") for line in lines)
 
 
