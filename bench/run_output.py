@@ -67,12 +67,15 @@ def options_of(given: dict[str, Any]) -> RunOptions:
 
 
 def _installed(loaders: Iterable[str]) -> None:
-    """UsageError if a loader that was named needs a library that is not there: said now, before anything is converted."""
+    """UsageError if loaders that were named need a library that is not there: said now, before anything is converted."""
+    lacking = {}
     for name in (name for name in loaders if name in LOADERS):
         load_tensorflow()  # Quietly: loaders import it.
         for library in getattr(LOADERS[name], "libraries", ()):
             if missing := not_installed(library):
-                raise UsageError(f"--loaders {name}: {missing}")
+                lacking[name] = missing
+    if lacking:
+        raise UsageError(f"--loaders {','.join(lacking)}: {'; '.join(dict.fromkeys(lacking.values()))}")
 
 
 def command() -> str:

@@ -144,4 +144,4 @@ def _value(name: str, text: str, hint: Any) -> Any:
         return TypeAdapter(hint).validate_python(text)
     except ValidationError as error:
         choices = "one of " + ", ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else str(hint)
-        raise UsageError(f"--vary: {name} must be {EXPECTED.get(hint, choices)}; got {text!r}") from error
+        raise UsageError(f"{name} must be {EXPECTED.get(hint, choices)}; got {text!r}") from error

@@ -53,7 +53,7 @@ def test_values_are_what_the_fields_hold() -> None:
         (["workers"], "--vary takes NAME=VALUE,VALUE, such as workers=1,2; got 'workers'"),
         (["workers="], "--vary takes NAME=VALUE"),
         (["workers=1", "workers=2"], "workers is given twice"),
-        (["workers=many"], "workers must be a whole number; got 'many'"),
+        (["workers=many"], "^workers must be a whole number; got 'many'"),
         (["workers=-1"], "workers must be a whole number of at least 0"),
         (["resize=cubic"], "resize must be one of bilinear.*; got 'cubic'"),
         (["cache=perhaps"], "cache must be on or off"),
