@@ -261,7 +261,7 @@ def _code(case: Case, place: str, split: str) -> str:
     lines = ["import loaders", f"train = loaders.load({call})"]
     if case.spec.placement == "model":
         lines += ["# model = keras.Sequential([*train.layers, model]): the layers that scale and augment go in front"]
-    return "\n".join([*lines, "# model.fit(train, epochs=...)"])
+    return "\n".join([*lines, "# model.fit(train, epochs=..., shuffle=False): the feed shuffles"])
 
 
 def _named(case: Case) -> str:

@@ -64,8 +64,6 @@ def test_command_lines_are_taken_by_their_programs(document: Path) -> None:
 
 
 @named
-# Keras warns of its own default, which means nothing to a tf.data.Dataset.
-@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed, but will be ignored:UserWarning")
 def test_python_examples_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = blocks(document, "python")
     if not examples:
