@@ -42,7 +42,9 @@ def _loky(tasks: Sequence[Task], workers: int) -> Iterator[int]:
     try:
         with parallel_config(backend="loky", initializer=_follow_the_parent, initargs=(os.getpid(),)):
             parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-            yield from _closing(parallel(delayed(write_shard)(task) for task in tasks))
+            with _interrupts_ignored():  # for some milliseconds; a worker could be interrupted before it has set that itself
+                results = parallel(delayed(write_shard)(task) for task in tasks)
+            yield from _closing(results)
     except BrokenExecutor as error:
         raise DataError(_DIED) from error
 
@@ -89,6 +91,19 @@ def _closing(results: Any) -> Iterator[int]:
         with warnings.catch_warnings():  # joblib warns of what was not needed after all
             warnings.simplefilter("ignore", UserWarning)
             results.close()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """By this process, if this is its main thread, and by processes that it starts meanwhile: they inherit that, and keep it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow_the_parent(parent: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from typing import Annotated
 
@@ -61,3 +62,11 @@ def run(app: typer.Typer, program: str) -> None:
             sys.stderr.write(shown(f"{program}: {message.rstrip('.')} (see --help)") + "\n")
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run_as_main(app: typer.Typer, program: str) -> None:
+    """``run``, as all that a process does. Then Ctrl-C is ignored, since worker processes take a moment to end."""
+    try:
+        run(app, program)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -61,9 +61,6 @@ def main(
     _version: console.Version = False,
 ) -> None:
     """Write an image dataset in another format. An interrupted conversion goes on where it stopped."""
-    from storage import conversion
-    from storage.origin import default_out
-
     started = time.perf_counter()
     options: dict[str, Any] = {
         "to": to, "out": out, "payload": payload, "image_size": image_size and parse_size(image_size), "resize": resize,
@@ -74,6 +71,9 @@ def main(
     }  # fmt: skip
     _check_use(context, payload, max_side, backend)
     try:
+        from storage import conversion
+        from storage.origin import default_out
+
         with _progress() as progress:
             info = conversion.convert(source, progress=progress, **options)
     except KeyboardInterrupt:
@@ -183,4 +183,4 @@ class _Callable(ModuleType):
 sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
-    console.run(app, "storage.convert")
+    console.run_as_main(app, "storage.convert")

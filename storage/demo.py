@@ -197,4 +197,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(app, "storage.demo")
+    console.run_as_main(app, "storage.demo")

@@ -80,4 +80,4 @@ def parse_share(text: str) -> float:
 
 
 if __name__ == "__main__":
-    console.run(app, "storage.verify")
+    console.run_as_main(app, "storage.verify")

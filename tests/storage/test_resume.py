@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -212,6 +213,41 @@ def test_ctrl_c_says_how_to_go_on(source: Path, undisturbed: Callable[[str], dic
     subprocess.run([*CONVERT, *options], check=True, stdout=subprocess.DEVNULL)
     assert contents(tmp_path / "out") == undisturbed("lmdb")
     assert all((tmp_path / "out" / file).stat().st_ino == inode for file, (inode, _) in kept.items())
+
+
+def test_ctrl_c_as_workers_start_is_left_to_the_parent(source: Path, tmp_path: Path) -> None:
+    options = ["--from", str(source), "--to", "lmdb", "--out", str(tmp_path / "out"), "--shard-size", str(SHARD_BYTES)]
+    command = [*CONVERT, *options, "--workers", "2"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as running:
+        process = psutil.Process(running.pid)
+        while running.poll() is None and not any(
+            "popen_loky_posix" in " ".join(child.cmdline()) for child in process.children()
+        ):
+            time.sleep(0.005)
+        time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: every process gets it
+        stderr = running.communicate(timeout=60)[1]
+    assert (running.returncode, stderr) in [
+        (130, "interrupted: what is finished is kept; the same command goes on from there.\n"),
+        (0, ""),
+    ]
+
+
+_INTERRUPTS_ITS_END = """
+import os, runpy, signal, threading
+def interrupt():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+runpy.run_module("storage.convert", run_name="__main__", alter_sys=False)
+"""
+
+
+def test_ctrl_c_once_all_is_done_changes_nothing(source: Path, tmp_path: Path) -> None:
+    options = ["--from", str(source), "--to", "lmdb", "--out", str(tmp_path / "out"), "--workers", "1"]
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTS_ITS_END, *options], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("24 images, ")
 
 
 @contextmanager
