@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         ("model", "a keras.applications name or a .keras file; default: MobileNetV2"),
         ("weights", "none, imagenet, or a file of the base's; default: none"),
         ("fine-tune-at", "first layer that fine_tune trains; default: 100, or earlier in smaller bases"),
-        ("workers", "threads that prepare batches; default: one a processor"),
+        ("workers", "threads that prepare batches; 0, the default: one a processor"),
         ("batch-size", "images a batch; default: 32"),
         ("image-size", "N or HEIGHTxWIDTH; default: 160"),
         ("limit", "take at most so many images"),

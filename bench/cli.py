@@ -140,7 +140,7 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Take at most so many images.")] = None,
     augment: Annotated[bool, typer.Option(help="Flip and rotate at random.")] = True,
     workers: Annotated[
-        str | None, typer.Option(help="Threads that prepare batches.", show_default="one a processor")
+        str | None, typer.Option(help="Threads that prepare batches; 0: one a processor.", show_default="0")
     ] = None,
     prefetch: Annotated[str | None, typer.Option(help="Batches kept ready.", show_default="2")] = None,
     vary: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
@@ -10,11 +11,14 @@ from pathlib import Path
 from bench.matrix import Stored
 from bench.options import RunOptions
 from bench.record import DatasetFacts
-from storage.base import DatasetInfo
+from storage.console import shown
 from storage.conversion import convert
 from storage.dataset import read_info
 from storage.errors import DataError
 from storage.origin import demo_images, source_name
+from storage.shards import SKIPPED
+
+NAMED_FILES = 2
 
 
 def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[str], None]) -> dict[str, Stored]:
@@ -38,8 +42,9 @@ def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[s
     return stored
 
 
-def facts(info: DatasetInfo) -> DatasetFacts:
-    """What the report needs of a manifest."""
+def facts(stored: Stored) -> DatasetFacts:
+    """What the report needs of a stored dataset."""
+    info = stored.info
     return DatasetFacts(
         name=info.name,
         format=info.format,
@@ -51,7 +56,18 @@ def facts(info: DatasetInfo) -> DatasetFacts:
         convert_s=info.convert_s,
         media_types=info.media_types,
         skipped=info.skipped_samples,
+        skipped_first=_skipped(stored.path / SKIPPED) if info.skipped_samples else (),
+        skipped_list="/".join((*stored.path.parts[-3:], SKIPPED)) if info.skipped_samples else "",
     )
+
+
+def _skipped(path: Path) -> tuple[str, ...]:
+    """The first files that ``skipped.csv`` lists."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return tuple(shown(row["file"]) for row in islice(csv.DictReader(file), NAMED_FILES))
+    except OSError:  # Older datasets may lack it.
+        return ()
 
 
 def fits(out: Path, source: Path) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from bench.case import StepSpec
 from bench.steady import Pace
 from bench.vary import Variation
-from loaders.base import PLACEMENTS
+from loaders.base import PLACEMENTS, LoaderSpec
 from storage.base import PAYLOADS
 from storage.errors import DataError, UsageError
 
@@ -70,8 +71,10 @@ class RunOptions:
         _known("--loaders", [name for name in self.loaders if not name.startswith("known:")], LOADERS)
         _known("--payloads", self.payloads, PAYLOADS)
         _known("--placements", self.placements, PLACEMENTS)
-        _known("--isolation", [self.isolation], ("case", "sweep"))
-        _known("--cache", [self.cache], ("warm", "cold"))
+        _known("--isolation", [self.isolation], ("case", "sweep"), several=False)
+        _known("--cache", [self.cache], ("warm", "cold"), several=False)
+        with said_of_option("seed"):
+            LoaderSpec(seed=self.seed)
         for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
@@ -83,7 +86,8 @@ class RunOptions:
             raise UsageError(f"--memory-limit must be above 0 MB, got {self.memory_limit_bytes / 1e6:g}")
         for step in self.steps:
             if step != CALIBRATE:
-                StepSpec(step=step)
+                with said_of_option("step"):
+                    StepSpec(step=step)
         if any(one.name == "fine_tune_at" for one in self.vary) and "fine_tune" not in self.steps:
             raise UsageError("--fine-tune-at changes --step fine_tune only, which is not asked for; name that step, too")
 
@@ -127,8 +131,23 @@ def processors() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def _known(option: str, given: Iterable[str], valid: Iterable[str]) -> None:
+def option(name: str) -> str:
+    """How a field is written on a command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+@contextmanager
+def said_of_option(name: str) -> Iterator[None]:
+    """Let an error about a field name the option that sets it: ``seed must be …`` becomes ``--seed must be …``."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(re.sub(rf"^{name}\b", option(name), str(error))) from error
+
+
+def _known(flag: str, given: Iterable[str], valid: Iterable[str], *, several: bool = True) -> None:
     valid = list(valid)
+    expected = "one or more of" if several else "one of"
     for name in given:
         if name not in valid:
-            raise UsageError(f"{option}: unknown name {name!r}; expected one or more of: {', '.join(valid)}")
+            raise UsageError(f"{flag}: unknown name {name!r}; expected {expected}: {', '.join(valid)}")

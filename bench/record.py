@@ -156,6 +156,9 @@ class DatasetFacts(_Recorded):
     media_types: dict[str, int] = Field(default_factory=dict)
     skipped: int = 0
     """Images of the source that could not be stored, over all splits."""
+    skipped_first: tuple[str, ...] = ()
+    """The first few of them, as one can print them; all are in ``skipped_list``, the end of a path: data/NAME/…"""
+    skipped_list: str = ""
 
 
 class RunInfo(_Recorded):

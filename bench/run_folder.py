@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def new_folder(results: Path) -> Path:
             raise DataError(f"--results: cannot write to {results}: {error.strerror}") from error
         return folder
     raise AssertionError("unreachable")
+
+
+def check_room(results: Path) -> None:
+    """DataError if no run's folder can be made there; leaves nothing behind."""
+    missing = [place for place in (results, *results.parents) if not place.exists()]
+    new_folder(results).rmdir()
+    with suppress(OSError):  # Another run may have begun there meanwhile.
+        for place in missing:
+            place.rmdir()
 
 
 def _numbered(stamp: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from rich.text import Text
 
 from bench.flags import warnings, word
 from bench.model import application, image_size_of, is_own
-from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
+from bench.options import DEFAULT_LOADERS, RunOptions, names, option, said_of_option, seconds
 from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
-from bench.record import Measured, Run, load_run
+from bench.record import Measured, Run, RunInfo, load_run
 from bench.run_folder import RESUME
 from bench.run_table import run_table
 from bench.schedule import report, resume, run
@@ -46,12 +47,18 @@ SETTINGS = (
 def options_of(given: dict[str, Any]) -> RunOptions:
     """The options from what a command line gives: texts, some with commas; None where nothing was given."""
     out: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for key, value in out.items():
+        if isinstance(value, str) and not names(value):
+            raise UsageError(f"{option(key)} is empty: give a value, or leave the option out")
     for key in ("formats", "payloads", "loaders", "placements"):
         out[key] = names(out.get(key))
     _installed(out["loaders"])
     out["steps"] = names(out.pop("step", None))
-    single = [f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out]
-    varied = variations([*out.pop("vary", ()), *single], out["loaders"] or DEFAULT_LOADERS)
+    single = {name: f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out}
+    for name, text in single.items():
+        with said_of_option(name):
+            variations([text], ())
+    varied = variations([*out.pop("vary", ()), *single.values()], out["loaders"] or DEFAULT_LOADERS)
     out["vary"], out["files"] = files_by_name(varied)
     for name in (value for one in out["vary"] if one.name == "model" for value in one.values):
         if not is_own(str(name)):
@@ -68,14 +75,13 @@ def options_of(given: dict[str, Any]) -> RunOptions:
 
 def _installed(loaders: Iterable[str]) -> None:
     """UsageError if loaders that were named need a library that is not there: said now, before anything is converted."""
-    lacking = {}
+    lacking: dict[str, list[str]] = {}
     for name in (name for name in loaders if name in LOADERS):
         load_tensorflow()  # Quietly: loaders import it.
-        for library in getattr(LOADERS[name], "libraries", ()):
-            if missing := not_installed(library):
-                lacking[name] = missing
+        if missing := [library for library in getattr(LOADERS[name], "libraries", ()) if not_installed(library)]:
+            lacking[name] = missing
     if lacking:
-        raise UsageError(f"--loaders {','.join(lacking)}: {'; '.join(dict.fromkeys(lacking.values()))}")
+        raise UsageError(f"--loaders {','.join(lacking)}: {not_installed(*chain(*lacking.values()))}")
 
 
 def command() -> str:
@@ -150,8 +156,8 @@ def print_run(stored: Run, console: Console) -> None:
     for case, (status, reason) in outcomes.items():
         if status == "failed":
             console.print(Text(f"failed: {case}: {reason}"), soft_wrap=True, style="red")
-    if stored.info.left_out:
-        console.print(Text(f"Careful: {stored.info.left_out}."), soft_wrap=True, style="yellow")
+    if left_out := _left_out(stored.info):
+        console.print(Text(f"Careful: {left_out}."), soft_wrap=True, style="yellow")
     skipped = sum(status == "skipped" for status, _ in outcomes.values())
     if skipped:
         console.print(f"Skipped: {skipped}; their reasons are in the report.", highlight=False)
@@ -169,6 +175,16 @@ def print_run(stored: Run, console: Console) -> None:
     page = stored.path / "report.html"
     if page.is_file():
         console.print(Text(f"The report: {page}"), soft_wrap=True)
+
+
+def _left_out(info: RunInfo) -> str:
+    """How many images could not be stored, the first of them, and where all are listed; empty if all were stored."""
+    facts = max(info.datasets.values(), key=lambda facts: facts.skipped, default=None)
+    if facts is None or not facts.skipped_first:
+        return info.left_out
+    more = facts.skipped - len(facts.skipped_first)
+    named = ", ".join(facts.skipped_first) + (f" and {more:,} more" if more else "")
+    return f"{counted(facts.skipped, 'unreadable image')} left out: {named} (the reason is in {facts.skipped_list})"
 
 
 def _text(value: object) -> str:

@@ -276,8 +276,10 @@ def run(
 ) -> Path:
     """Measure all that ``options`` name (or exactly ``planned``), report on it, and return the run's folder."""
     chosen = planned if planned is not None else cases(options)
+    # Said before anything is converted.
     if options.today is not None:
-        meant(options.today, chosen)  # Said before anything is converted.
+        meant(options.today, chosen)
+    run_folder.check_room(options.results)
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
@@ -290,7 +292,7 @@ def run(
         sweeps=options.sweeps or DEFAULT_SWEEPS,
         seed=options.seed,
         environments={machine.environment_id(found): found | machine.weather()},
-        datasets={key: facts(one.info) for key, one in stored.items()},
+        datasets={key: facts(one) for key, one in stored.items()},
         cases=chosen,
         spent_s=time.monotonic() - began,
     )

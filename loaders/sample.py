@@ -81,14 +81,21 @@ def batches_in(samples: int, spec: LoaderSpec) -> int:
     return whole + (rest > 0 and not spec.drop_remainder)
 
 
-def not_installed(library: str) -> str | None:
-    """Says how to install a library that is not there; None if it is. Imports nothing, not even the package that it is part of."""
+def not_installed(*libraries: str) -> str | None:
+    """Says how to install those that are not there; None if all are. Imports nothing, not even a package that one is part of."""
+    missing = list(dict.fromkeys(library for library in libraries if not _is_there(library)))
+    if not missing:
+        return None
+    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: pip install 'feedbench[peers]'"
+
+
+def _is_there(library: str) -> bool:
     top, *parts = library.split(".")
     found, name = find_spec(top), top
     for part in parts:
         name = f"{name}.{part}"
         found = found and PathFinder.find_spec(name, found.submodule_search_locations)
-    return None if found else f"{library} is not installed: pip install 'feedbench[peers]'"
+    return found is not None
 
 
 def peer_unsupported(library: str, info: DatasetInfo, spec: LoaderSpec) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import storage
-from bench.case import StepSpec
+from bench.case import Case, StepSpec
 from bench.limits import step_case
 from bench.matrix import Stored, cases, dataset_of
 from bench.options import RunOptions, names, seconds
@@ -41,8 +41,19 @@ def test_sizes_that_mean_nothing(text: str) -> None:
         ({"payloads": "jpeg"}, "--payloads: unknown name 'jpeg'"),
         ({"placements": "gpu"}, "--placements: unknown name 'gpu'"),
         ({"step": "emulated:fast"}, "emulated:RATE"),
-        ({"cache": "hot"}, "--cache"),
-        ({"isolation": "none"}, "--isolation"),
+        ({"cache": "hot"}, "--cache: unknown name 'hot'; expected one of: warm, cold"),
+        ({"isolation": "none"}, "--isolation: unknown name 'none'; expected one of: case, sweep"),
+        ({"formats": ""}, "--formats is empty: give a value, or leave the option out"),
+        ({"payloads": ","}, "--payloads is empty"),
+        ({"loaders": " "}, "--loaders is empty"),
+        ({"placements": ""}, "--placements is empty"),
+        ({"step": ""}, "--step is empty"),
+        ({"fine_tune_at": ""}, "--fine-tune-at is empty"),
+        ({"image_size": ""}, "--image-size is empty"),
+        ({"step": "none,gpu"}, "^--step must be none, .* calibrate.*; got 'gpu'"),
+        ({"prefetch": "-1"}, "^--prefetch must be a whole number of at least 0, got -1"),
+        ({"steps_per_execution": "0"}, "^--steps-per-execution must be at least 1"),
+        ({"seed": -4}, "^--seed must be a whole number of at least 0, got -4"),
         ({"batch_size": 0}, "--batch-size"),
         ({"budget": "soon"}, "--budget must be a time"),
         ({"budget": "10"}, "--budget must be a time"),
@@ -67,6 +78,11 @@ def test_a_loader_that_is_not_installed_is_refused_before_anything_is_made(
         (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
+    for hidden in ("grain", "webdataset", "torch"):
+        monkeypatch.setitem(sys.modules, hidden, None)  # Python's own way of hiding what is installed.
+    every = r"grain, webdataset, torch, nvidia\.dali are not installed: pip install 'feedbench\[peers\]'$"
+    with pytest.raises(UsageError, match=f"--loaders grain,webdataset,torch,dali: {every}"):
+        options_of({"loaders": "tfdata,grain,webdataset,torch,dali"})
     with pytest.raises(UsageError, match=r"--loaders dali: nvidia\.dali is not installed: pip install 'feedbench\[peers\]'"):
         options_of({"loaders": "tfdata,dali"})
     other.rename(other.parent / "dali")
@@ -116,13 +132,16 @@ def test_the_command_line_says_it_in_one_line(arguments: list[str], code: int, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_converted(tmp_path: Path) -> None:
     from bench.schedule import run
-    from tests.bench.test_schedule import Quiet, known
+    from tests.bench.test_schedule import Quiet
 
+    demo.draw(tmp_path / "demo", 10)
     (tmp_path / "results").write_text("")
+    asked = RunOptions(images=tmp_path / "demo", results=tmp_path / "results", data=tmp_path / "data")
     with pytest.raises(FeedbenchError, match="--results"):
-        run(RunOptions(results=tmp_path / "results"), Quiet(), "test", planned=[known("null")])
+        run(asked, Quiet(), "test", planned=[Case(format="hdf5", payload="encoded", loader="tfdata")])
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_default_matrix_leaves_out_what_decides_nothing() -> None:
