@@ -11,9 +11,11 @@ from bench.case import DEFAULT_STEP, Case, StepSpec
 from bench.limits import limit_cases, step_case
 from bench.model import scaling_of
 from bench.options import CALIBRATE, DEFAULT_LOADERS, DEFAULT_STEPS, RunOptions
+from bench.steady import too_short
 from bench.vary import Setting, settings, unknown_options
 from loaders import LOADERS
 from loaders.base import PLACEMENTS, LoaderSpec, Placement
+from loaders.sample import batches_in
 from storage import FORMATS
 from storage.base import PAYLOADS, DatasetInfo, Payload
 
@@ -76,12 +78,17 @@ def by_default(case: Case) -> bool:
 
 def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:
     """Why a case has no meaning here, in words; None if it is to be measured."""
-    if case.format == "memory" or case.loader.startswith("known:"):
+    if case.loader.startswith("known:") or case.loader == "limit:step":
         return None
+    dataset = dataset_of(case, stored)
+    batches = batches_in(dataset.info.splits[dataset.split].samples, case.spec)
+    short = too_short(batches, case.step.group)
+    if case.format == "memory":
+        return short
     lacking = unknown_options(case.loader, dict(case.spec.options))
     if lacking:
         return f"{case.loader} has no option {' or '.join(lacking)}"
-    return LOADERS[case.loader].unsupported(stored[f"{case.format}-{case.payload}"].info, case.spec)
+    return LOADERS[case.loader].unsupported(dataset.info, case.spec) or short
 
 
 def dataset_of(case: Case, stored: Mapping[str, Stored]) -> Stored:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 from bench import meter
 from bench.accelerator import Receive
 from bench.record import Measured
-from bench.steady import NS, Pace, Tick, buffered_images, is_warm
+from bench.steady import NS, Pace, Tick, buffered_images, is_warm, too_short
 from storage.errors import DataError
 
 Clock: TypeAlias = Callable[[], int]
@@ -116,13 +116,8 @@ def measure(
     Raises DataError if an epoch is too short to hold steady state.
     """
     pace, opening = pace or Pace(), opening or Opening()
-    if len(feed) < 2:
-        raise DataError("an epoch is a single batch, so there is no steady state: lower --batch-size or give more images")
-    if len(feed) < 2 * group:
-        raise DataError(
-            f"an epoch of {len(feed)} batches holds no steady state with steps_per_execution {group}: at least "
-            f"{2 * group} are needed; lower it or --batch-size, or give more images"
-        )
+    if reason := too_short(len(feed), group):
+        raise DataError(reason)
     gc.collect()
     loop = grouped(ticks(feed, step, clock, receive=receive), group)
     warmup, steady = _warm_up(loop, pace)

@@ -48,6 +48,18 @@ class Pace:
     stage_s: float = 0.3
 
 
+def too_short(batches: int, group: int) -> str | None:
+    """Why an epoch of so many batches holds no steady state, with a step that takes ``group`` in one go; None if it does."""
+    if batches < 2:
+        return "an epoch is a single batch, so there is no steady state: lower --batch-size or give more images"
+    if batches < 2 * group:
+        return (
+            f"an epoch of {batches} batches holds no steady state with steps_per_execution {group}: at least "
+            f"{2 * group} are needed; lower it or --batch-size, or give more images"
+        )
+    return None
+
+
 def is_warm(ticks: Sequence[Tick], pace: Pace) -> bool:
     """The warm-up test: are the last two windows of steady-state batches equally fast, within the tolerance?"""
     ends = len(ticks)

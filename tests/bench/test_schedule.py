@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bench.case import Case, StepSpec
+from bench.limits import limit_cases
 from bench.metrics.images_per_s import rate
 from bench.options import RunOptions
 from bench.racing import beaten
-from bench.record import Failed, Measured, RunRecord, load_run
+from bench.record import Failed, Measured, RunRecord, Skipped, load_run
+from bench.run_output import print_run
 from bench.schedule import resume, run
 from loaders.base import LoaderSpec
+from storage import demo
 from storage.errors import DataError, UsageError
 
 SMALL = LoaderSpec(batch_size=8, image_size=(8, 8))
@@ -100,6 +107,40 @@ def test_each_sweep_has_an_order_of_its_own(tmp_path: Path) -> None:
     orders = [[r.case.name for r in stored.records if r.sweep == sweep] for sweep in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
+
+
+def test_an_epoch_too_short_to_be_measured_is_a_row_before_anything_is_proven(tmp_path: Path) -> None:
+    demo.draw(tmp_path / "photos", 20)
+    fed = len(list((tmp_path / "photos" / "train").rglob("*.jpg")))
+    asked = options(tmp_path, images=tmp_path / "photos")
+    single = Case(format="hdf5", payload="encoded", loader="tfdata", spec=LoaderSpec(batch_size=fed, image_size=(8, 8)))
+    half = replace(single, spec=replace(single.spec, batch_size=fed // 2), step=StepSpec(steps_per_execution=2))
+    watcher = Quiet()
+    stored = load_run(run(asked, watcher, "test", planned=[single, half, *limit_cases(fed, (8, 8), 0)]))
+    assert watcher.visits == 0
+    reasons = {record.case.id: record.outcome.reason for record in stored.records if isinstance(record.outcome, Skipped)}
+    assert len(reasons) == len(stored.info.cases) == 4
+    assert reasons[single.id].startswith("an epoch is a single batch, so there is no steady state: lower --batch-size")
+    assert reasons[half.id].startswith("an epoch of 2 batches holds no steady state with steps_per_execution 2: at least 4")
+
+
+def test_an_image_that_is_left_out_is_named_with_the_list_of_all(tmp_path: Path) -> None:
+    demo.draw(tmp_path / "photos", 20)
+    for number in range(3):
+        (tmp_path / "photos" / "train" / "daisy" / f"bad\n{number}.jpg").write_bytes(b"\xff\xd8\xff")
+    asked = options(tmp_path, images=tmp_path / "photos")
+    case = Case(format="hdf5", payload="encoded", loader="tfdata", spec=LoaderSpec(batch_size=64, image_size=(8, 8)))
+    stored = load_run(run(asked, Quiet(), "test", planned=[case]))
+    said = StringIO()
+    print_run(stored, Console(file=said, width=200))
+    (careful,) = [line for line in said.getvalue().splitlines() if line.startswith("Careful")]
+    listed = "data/photos/hdf5-encoded/skipped.csv"
+    assert (tmp_path / listed).is_file()
+    assert re.fullmatch(
+        r"Careful: 3 unreadable images left out: daisy/bad\\n\d.jpg, daisy/bad\\n\d.jpg and 1 more "
+        rf"\(the reason is in {listed}\)\.",
+        careful,
+    ), careful
 
 
 def record(case: Case, sweep: int, images_per_s: float) -> RunRecord:

@@ -10,7 +10,7 @@ from bench.case import Case
 from bench.matrix import Stored, cases, skip_reason
 from bench.run_output import options_of
 from bench.vary import Setting, files_by_name, settings, variations
-from storage.base import DatasetInfo
+from storage.base import DatasetInfo, SplitInfo
 from storage.errors import DataError, UsageError
 
 LOADERS = ("tfdata", "image_data_generator")
@@ -100,7 +100,10 @@ def test_a_loader_without_an_option_has_a_row_that_says_so_and_one_as_it_is() ->
         ("tfdata", {"autotune": True}), ("tfdata", {"autotune": False}),
         ("image_data_generator", {"autotune": True}), ("image_data_generator", {}), ("image_data_generator", {"autotune": False}),
     ]  # fmt: skip
-    info = DatasetInfo.model_construct(format="hdf5", payload="encoded", media_types={"image/jpeg": 1}, image_size=None)
+    splits = {"train": SplitInfo.model_construct(samples=100, shards=())}
+    info = DatasetInfo.model_construct(
+        format="hdf5", payload="encoded", media_types={"image/jpeg": 1}, image_size=None, splits=splits
+    )
     stored = {"hdf5-encoded": Stored(Path("d"), "train", info)}
     assert [skip_reason(case, stored) for case in found] == [
         None, None, "image_data_generator has no option autotune", None, "image_data_generator has no option autotune",
