@@ -26,6 +26,7 @@ from storage.columns import Columns
 from storage.errors import DataError
 from storage.files import ReadFile, sync
 from storage.mapped import Places, check_places
+from storage.media import check_raw
 from storage.packed import check_offsets, unpack
 
 _LARGEST_ALIGNED, _PAGE = 65536, 4096
@@ -112,7 +113,7 @@ class Hdf5Shard:
         size = path.stat().st_size
         for name, part in parts.items():
             # What a header claims is not allocated: a table is never larger than the file that it lies in.
-            if name != self._name and part.nbytes > size:
+            if name != "images" and part.nbytes > size:
                 raise DataError(f"{path}: {name!r} claims {part.nbytes} bytes, the file has {size}; damaged or hostile")
         images = parts[self._name]
         self._shape = images.shape
@@ -126,6 +127,10 @@ class Hdf5Shard:
             _make_filters_known(images, path)
         if self.payload == "raw" and (images.ndim != 4 or images.shape[0] != shard.samples):
             raise DataError(f"{path}: images have shape {images.shape}, expected ({shard.samples}, height, width, 3)")
+        if self.payload == "raw":
+            check_raw(images.shape[1:], str(path))
+            if images.chunks not in (None, (1, *images.shape[1:])):
+                raise DataError(f"{path}: images lie in chunks of shape {images.chunks}, expected one an image")
         self._start = _start(images, file)
         self._file = held.enter_context(ReadFile(path))
 

@@ -28,6 +28,7 @@ from storage.columns import Columns
 from storage.errors import DataError
 from storage.files import sync
 from storage.mapped import Places
+from storage.media import check_raw
 from storage.packed import check_offsets, unpack
 
 _MAP_BYTES = 1 << 27
@@ -201,6 +202,8 @@ class LmdbShard:
         if len(shape) != 3:
             raise DataError(f"{path} is damaged: a shape has three sides, got {shape}")
         height, width, channels = shape
+        if any(shape):
+            check_raw((height, width, channels), str(path))
         if len(self._labels) != shard.samples or len(self.crc32c) != shard.samples:
             raise DataError(f"{path}: expected {shard.samples} samples, found {len(self._labels)}; the shard is damaged")
         self.shape = (height, width, channels)

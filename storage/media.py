@@ -65,6 +65,12 @@ def header(data: bytes) -> tuple[str, str, int, int]:
         raise DataError(f"broken {kind}: its header is cut short") from error
 
 
+def check_raw(shape: tuple[int, ...], where: str) -> None:
+    """DataError unless a stored array of ``shape`` is a raw image, (height, width, 3) within the limit: memory is taken by it."""
+    if len(shape) != 3 or shape[2] != 3 or min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
+        raise DataError(f"{where}: raw images of shape {shape}, expected (height, width, 3) of 1 to {MAX_PIXELS:,} pixels")
+
+
 def _jpeg(data: bytes) -> tuple[str, int, int]:
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:

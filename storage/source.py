@@ -77,7 +77,7 @@ class Source:
         return digest(parts)
 
 
-def check_key(key: str, label: int, class_names: tuple[str, ...], where: Path) -> None:
+def check_key(key: str, label: int, class_names: tuple[str, ...], where: Path | str) -> None:
     """DataError unless ``key`` is CLASS/FILE, of the class that ``label`` names: a stored dataset may come from anywhere."""
     if not 0 <= label < len(class_names):
         raise DataError(

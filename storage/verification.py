@@ -11,15 +11,20 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from storage import FORMATS
 from storage.against import compare
-from storage.base import DatasetInfo, ShardInfo, SupportsChecking, SupportsStructureCheck
+from storage.base import DatasetInfo, Reader, ShardInfo, SupportsChecking, SupportsStructureCheck
 from storage.checksum import crc32c, digest, file_chunks
 from storage.dataset import read_info
 from storage.depth import Depth
 from storage.directory import strays
 from storage.errors import DataError, UsageError
+from storage.pixels import check
 from storage.shards import SKIPPED
+from storage.source import check_key
 
 Part: TypeAlias = tuple[int, tuple[str, ...]]
 """What one step looked at, in bytes of the dataset, and every fault that it found, a line each."""
@@ -46,16 +51,19 @@ def verify(
         them read, images that are missing are named.
     untrusted
         Whoever made the dataset may mean harm: it may hold no links, its digests prove nothing, so every shard's structure is checked
-        before an engine opens it, and every sample is read.
+        before an engine opens it, and every sample is read: its key and label have to be of a class, its image such as may be
+        stored, of a media type that the manifest counts, or of its size if it is raw.
     workers
         Processes or threads; 0 means one a processor.
     progress
         Called with the bytes done and the bytes in all.
 
-    Raises DataError if ``path`` is no stored dataset, UsageError if ``share`` is out of range.
+    Raises DataError if ``path`` is no stored dataset, UsageError if ``share`` is out of range, or less than 1 for ``untrusted``.
     """
     if not 0 < share <= 1:
         raise UsageError(f"--sample takes more than 0% and at most 100%; got {share:.3%}")
+    if untrusted and share < 1:
+        raise UsageError("--untrusted reads every sample: leave out --sample")
     root, info = Path(path), read_info(Path(path))
     count = workers or len(os.sched_getaffinity(0))
     shards = [shard for split in info.splits.values() for shard in split.shards]
@@ -109,28 +117,28 @@ def _in_parallel(root: Path, info: DatasetInfo, shards: list[ShardInfo], depth: 
 
         # Opening many small files holds the GIL, so it takes processes; reading and hashing a large file does not.
         parallel = Parallel(n_jobs=min(workers, len(shards)), backend="loky", return_as="generator_unordered")
-        yield from parallel(delayed(check_shard)(info.format, root, shard, depth) for shard in shards)
+        yield from parallel(delayed(check_shard)(info, root, shard, depth) for shard in shards)
         return
     with ThreadPoolExecutor(min(workers, max(1, len(shards)))) as pool:
-        for done in as_completed([pool.submit(check_shard, info.format, root, shard, depth) for shard in shards]):
+        for done in as_completed([pool.submit(check_shard, info, root, shard, depth) for shard in shards]):
             yield done.result()
 
 
-def check_shard(format_name: str, root: Path, shard: ShardInfo, depth: Depth) -> Part:
+def check_shard(info: DatasetInfo, root: Path, shard: ShardInfo, depth: Depth) -> Part:
     """One shard: its digest, and where that differs (or is not asked, or not believed) its samples."""
     file = root / shard.file
     try:
         if not file.is_file():
             return shard.bytes, (f"{file}: the shard is missing",)
-        return shard.bytes, tuple(f"{file}: {fault}" for fault in _faults(format_name, file, shard, depth))
+        return shard.bytes, tuple(f"{file}: {fault}" for fault in _faults(info, file, shard, depth))
     except DataError as error:
         return shard.bytes, (str(error),)
     except OSError as error:
         return shard.bytes, (f"{error.filename or file}: {error.strerror or error}",)
 
 
-def _faults(format_name: str, file: Path, shard: ShardInfo, depth: Depth) -> Iterator[str]:
-    form = FORMATS[format_name]
+def _faults(info: DatasetInfo, file: Path, shard: ShardInfo, depth: Depth) -> Iterator[str]:
+    form = FORMATS[info.format]
 
     def malformed() -> str | None:
         return form.structure_fault(file) if isinstance(form, SupportsStructureCheck) else None
@@ -151,8 +159,10 @@ def _faults(format_name: str, file: Path, shard: ShardInfo, depth: Depth) -> Ite
                 faultless = False
                 yield fault
         elif not same:
-            yield f"the digest differs; {format_name} keeps no checksums of samples"
+            yield f"the digest differs; {info.format} keeps no checksums of samples"
             return
+        if depth.untrusted and faultless:
+            yield from _lies(reader, info)
     if same is False and faultless:
         yield "the digest differs, but every sample matches its checksum: an index or unused bytes are damaged"
 
@@ -169,6 +179,32 @@ def _sample_faults(reader: SupportsChecking, shard: ShardInfo, depth: Depth) -> 
             bad, fault = True, f"cannot be read: {error}"
         if bad:
             yield f"sample {index} ({_key(reader, index)}) {fault}"
+
+
+def _lies(reader: Reader, info: DatasetInfo) -> Iterator[str]:
+    """What a sample is, where it is not what a dataset may hold, or not what this one's manifest says."""
+    for index, sample in enumerate(reader):
+        try:
+            check_key(sample.key, sample.label, info.class_names, f"sample {index}")
+        except DataError as error:
+            yield str(error)
+            continue
+        if fault := _image_fault(sample.image, info):
+            yield f"sample {index} ({sample.key}): {fault}"
+
+
+def _image_fault(image: bytes | NDArray[np.uint8], info: DatasetInfo) -> str | None:
+    if info.image_size is not None:
+        expected = (*info.image_size, 3)
+        shape = None if isinstance(image, bytes) else image.shape
+        return None if shape == expected else f"has the shape {shape}, but the manifest says {expected}"
+    if not isinstance(image, bytes):
+        return f"is raw, of shape {image.shape}, but the manifest says encoded"
+    try:
+        kind = check(image)
+    except DataError as error:
+        return str(error)
+    return None if kind in info.media_types else f"is {kind}, which the manifest does not count"
 
 
 def _key(reader: SupportsChecking, index: int) -> str:

@@ -27,7 +27,7 @@ def main(
         bool,
         typer.Option(
             "--untrusted",
-            help="From a stranger: allow no links, check structure first, believe no digest, read every sample.",
+            help="From a stranger: allow no links, check structure first, believe no digest, look at every sample.",
         ),
     ] = False,
     workers: Annotated[int, typer.Option(help="0: one a processor.", min=0)] = 0,

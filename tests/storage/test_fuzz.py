@@ -214,3 +214,23 @@ def test_hostile_hdf5_is_refused(trick: str, datasets: dict[tuple[str, str], Pat
             file.create_dataset("data", (2**40,), np.uint8, chunks=(1 << 20,))
     with replaced(shard, hostile.read_bytes()), no_large_allocation(), pytest.raises(DataError, match=r"data|offsets"):
         read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"), [((6, 20000, 20000, 3), None), ((6, 8, 8, 3), (6, 8, 8, 3)), ((6, 8, 8, 0), None)]
+)
+def test_an_hdf5_whose_images_claim_memory_is_refused(
+    shape: tuple[int, ...], chunks: tuple[int, ...] | None, datasets: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    """Nothing of them is in the file: the library would make all of it of zeros, or unpack a chunk of any size for one image."""
+    import h5py
+
+    path = datasets["hdf5", "raw"]
+    shard = path / read_info(path).splits["train"].shards[0].file
+    hostile = tmp_path / "hostile.h5"
+    hostile.write_bytes(shard.read_bytes())
+    with h5py.File(hostile, "r+") as file:
+        del file["images"]
+        file.create_dataset("images", shape, np.uint8, chunks=chunks)
+    with replaced(shard, hostile.read_bytes()), no_large_allocation(), pytest.raises(DataError, match=r"images (of|lie)"):
+        read_all(path)

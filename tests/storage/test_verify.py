@@ -17,13 +17,14 @@ import pytest
 
 import storage
 from storage import FORMATS, pixels
-from storage.base import DatasetInfo
+from storage.base import DatasetInfo, Layout, Payload, Planned, Sample
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
 from storage.plain_source import PlainSource
 from storage.verification import verify
 from storage.verify import parse_share
 from tests.storage.made import change_manifest
+from tests.storage.odd import MAKERS
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def test_a_sound_dataset_has_no_fault(name: str, payload: str, source: Path, tmp
     assert faults == []
     assert seen[-1] == (2 * info.stored_bytes, 2 * info.stored_bytes)
     assert verify(tmp_path / "out", share=0.3, workers=1) == []
+    assert verify(tmp_path / "out", untrusted=True, workers=1) == []
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -244,6 +246,40 @@ def test_a_digest_of_a_stranger_proves_nothing(name: str, source: Path, tmp_path
     assert verify(tmp_path / "out", workers=1) == []
     (fault,) = verify(tmp_path / "out", untrusted=True, workers=1)
     assert "cat/4.png" in fault
+
+
+@pytest.mark.parametrize("payload", ["encoded", "raw"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_stranger_may_lie_about_a_sample(name: str, payload: Payload, source: Path, tmp_path: Path) -> None:
+    """Every checksum is right: of a label without a class, a key of another class, an image that is none or of another size."""
+    out = tmp_path / "out"
+    shard = storage.convert(source, to=name, payload=payload, out=out, image_size=8, workers=1).splits["train"].shards[0]
+    image: Any = (source / "cat" / "0.png").read_bytes() if payload == "encoded" else np.zeros((8, 8, 3), np.uint8)
+    samples = [Sample("cat/0", 0, image), Sample("cat/1", 7, image), Sample("elsewhere/2", 0, image)]
+    if payload == "raw":
+        if name not in ("hdf5", "lmdb"):  # where one shape is said for all
+            samples.append(Sample("cat/3", 0, np.zeros((9, 8, 3), np.uint8)))
+    else:
+        other = [MAKERS["webp alpha"](), b"no image"] if name != "tfrecord" else [MAKERS["webp alpha"]()]
+        samples += [Sample(f"cat/{number}", 0, data) for number, data in enumerate(other, 3)]
+    shutil.rmtree(out / "train", ignore_errors=True)
+    layout = Layout(payload=payload, image_size=None if payload == "encoded" else (8, 8))
+    lying = FORMATS[name].write_shard(Planned(samples, len(samples)), out / shard.file, layout)
+    manifest, count = json.loads((out / "dataset.json").read_bytes()), len(samples)
+    del manifest["digest"]
+    shards = [lying.model_dump() | {"file": shard.file}]
+    manifest |= {"splits": {"train": {"samples": count, "shards": shards}}, "stored_bytes": lying.bytes}
+    manifest |= {"found_samples": count, "stored_samples": count}
+    (out / "dataset.json").write_text(json.dumps(manifest))
+    assert verify(out, workers=1) == []
+    faults = verify(out, untrusted=True, workers=1)
+    found = [re.match(rf"{out / shard.file}: sample (\d+)", fault) for fault in faults]
+    assert [place and int(place[1]) for place in found] == list(range(1, count))
+    said = ["has the label 7, but there are 2 classes", "the key 'elsewhere/2' is not cat/FILE"]
+    said += ["is image/webp;alpha, which the manifest does not", "not a JPEG"] if payload == "encoded" else ["has the shape"]
+    assert all(words in fault for words, fault in zip(said, faults, strict=False))
+    with pytest.raises(UsageError, match="reads every sample: leave out --sample"):
+        verify(out, untrusted=True, share=0.5)
 
 
 def test_an_lmdb_of_a_stranger_is_checked_before_it_is_opened(source: Path, tmp_path: Path) -> None:
