@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -59,16 +60,25 @@ def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
     """All tasks are handed over at once: a cluster that grows with what is asked of it sees what is asked."""
     try:
         from distributed import Client, KilledWorker, as_completed
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise UsageError("--backend dask needs Dask: pip install 'feedbench[cluster]'") from error
     if address is None:
         raise UsageError("--backend dask needs --address, such as tcp://scheduler:8786")
     try:
+        get_address_host_port(address)  # a client that cannot read its address takes twenty seconds to end
         client = Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise DataError(f"no Dask scheduler answers at {address}: {error}") from error
+
+    def write(pickled: bytes) -> int:
+        """Sent as code and bytes: a worker without this package fails in a task, which says so, not at reading a message."""
+        from storage.shards import write_shard
+
+        return write_shard(pickle.loads(pickled))  # noqa: S301  # what this process has pickled
+
     with client:
-        futures = client.map(write_shard, tasks, pure=False)
+        futures = client.map(write, [pickle.dumps(task) for task in tasks], pure=False)
         try:
             client.wait_for_workers(1, timeout=_SECONDS_FOR_A_WORKER)
             for future in as_completed(futures, loop=client.loop):
@@ -77,8 +87,11 @@ def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
             raise DataError(_DIED) from error
         except TimeoutError as error:
             raise DataError(f"the Dask scheduler at {address} has no workers") from error
-        except ModuleNotFoundError as error:
-            raise DataError(f"a worker of {address} lacks what writing needs: {error}. Install feedbench there.") from error
+        except ImportError as error:
+            raise DataError(
+                f"a worker of {address} lacks what writing needs: {error}. Install feedbench there; if it is in editable mode, which "
+                "the folder 'storage' of Dask's workers hides, set PYTHONPATH to its checkout."
+            ) from error
         finally:
             client.cancel(futures)
 

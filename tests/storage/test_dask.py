@@ -104,6 +104,36 @@ def test_the_command_with_relative_paths(cluster: str, source: Path, tmp_path: P
     assert done.stdout.startswith("24 images, ")
 
 
+def test_workers_that_cannot_import_it_say_so(cluster: str, source: Path, tmp_path: Path) -> None:
+    with distributed.Client(cluster, set_as_default=False) as client:
+        client.run(lambda: sys.modules.update({"storage.shards": None}))  # type: ignore[dict-item]
+        try:
+            with pytest.raises(DataError, match=r"lacks what writing needs: .*storage\.shards.* Install feedbench there"):
+                storage.convert(source, to="lmdb", out=tmp_path / "out", backend="dask", address=cluster)
+        finally:
+            client.run(lambda: sys.modules.pop("storage.shards"))
+
+
+def test_an_address_that_is_none(source: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "storage.convert",
+        "--from",
+        str(source),
+        "--to",
+        "lmdb",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [*command, "--backend", "dask", "--address", "nonsense"], capture_output=True, text=True, timeout=15
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("storage.convert: no Dask scheduler answers at nonsense: missing port number")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_no_address(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--backend dask needs --address"):
         storage.convert(source, to="lmdb", out=tmp_path / "out", backend="dask")
