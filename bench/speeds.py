@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench.case import Case
 from bench.compare import rates
+from bench.metrics.base import NS
+from bench.phases import phase_name
 from bench.record import Failed, Measured, Run, RunRecord, Skipped
 
 NOT_REACHED = "not measured: the run did not get to it (go on with feedbench run --resume RUN)"
@@ -33,13 +35,50 @@ def reason_of(record: RunRecord) -> str:
 
 
 def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, dict[int, float]]:
-    """Images/s by sweep of every case that was measured warm and never failed, in the order in which they were planned."""
+    """Images/s by sweep, in steady state, of every case that never failed, in the order in which they were planned.
+
+    The later epochs of a cold case come from the page cache as a warm case's do. They count where all pipelines are cold; beside
+    warm cases they would be the same pipelines once more.
+    """
+    cache = "cold" if only_cold(run) else "warm"
     found = {
         case: rates(records)
         for case, phase, records in run.groups()
-        if phase == case.cache == "warm" and (keep is None or keep(case)) and outcome(records)[0] == "ok"
+        if phase == "warm" and (case.cache == cache or case.format == "memory")
+        if (keep is None or keep(case)) and outcome(records)[0] == "ok"
     }
     return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
+
+
+def only_cold(run: Run) -> bool:
+    """Whether every pipeline of the run was to begin from the disk."""
+    return {case.cache for case in run.cases if case.format != "memory"} == {"cold"}
+
+
+def first_epochs(run: Run) -> dict[Case, dict[int, float]]:
+    """Images/s by sweep over the whole first epoch of every case that was proven cold in all its sweeps and never failed.
+
+    From opening the dataset to the last batch. The first batch counts too, unlike in ``images_per_s``: what is read ahead meanwhile
+    came from the disk, and without that time a short epoch would look faster than any disk.
+    """
+    failed = {record.case for record in run.records if isinstance(record.outcome, Failed)}
+    found = {
+        case: {r.sweep: epoch_images(r.outcome) / epoch_s(r.outcome) for r in records if isinstance(r.outcome, Measured)}
+        for case, phase, records in run.groups()
+        if phase_name(phase, records) == "cold_epoch" and case not in failed
+    }
+    return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
+
+
+def epoch_images(one: Measured) -> int:
+    """How many images the measurement of a first epoch saw, the first batch's too."""
+    return sum(one.warmup_images) + sum(one.images)
+
+
+def epoch_s(one: Measured) -> float:
+    """Seconds from opening the dataset to the last batch of its first epoch."""
+    batches = (one.warmup_wait_ns, one.warmup_step_ns, one.wait_ns, one.step_ns)
+    return (one.scan_ns + one.startup_ns + sum(map(sum, batches))) / NS
 
 
 def contenders(cases: Iterable[Case], step: str) -> list[Case]:

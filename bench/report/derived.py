@@ -20,11 +20,10 @@ from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
 from bench.report.labels import labels, shared
 from bench.report.table import results_table, sweeps_table
+from bench.report.verdict import todays_if_any
 from bench.speeds import speeds, steps
 from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
-from bench.today import todays
 from loaders.base import STAGES
-from storage.errors import UsageError
 
 POINTS = 41
 """Of a curve: few enough for 120 cases in one page."""
@@ -104,18 +103,14 @@ def _feeds(run: Run) -> Iterator[tuple[Case, Loading]]:
 
 
 def _break_even(run: Run, today: str | None) -> DataFrame:
-    rows = [_flat(one) | {"step": step} for step in steps(run) for one in _known(run, step, today)]
+    rows = [
+        _flat(one) | {"step": step}
+        for step in steps(run)
+        if (now := todays_if_any(run, step, today))
+        for one in break_even(run, step, now.id)
+    ]
     columns = [*BreakEven.__dataclass_fields__, "ratio", "ratio_low", "ratio_high", "verdict", "saved_s", "step"]
     return DataFrame(rows, columns=[name for name in columns if name != "comparison"])
-
-
-def _known(run: Run, step: str, today: str | None) -> list[BreakEven]:
-    """Break-even under one step; none where the named case was not measured under it."""
-    try:
-        now = todays(run, step, today)
-    except UsageError:
-        return []
-    return break_even(run, step, now.id) if now else []
 
 
 def _flat(one: BreakEven) -> dict[str, Any]:

@@ -11,16 +11,25 @@ from bench.case import Case
 def labels(cases: Iterable[Case]) -> dict[str, str]:
     """A label for every case, by id: the id without its step and without what all cases share. Unique within a step."""
     known = list(cases)
-    dropped = set(shared(known))
+    dropped = set(alike(known))
     return {case.id: label(case.id, case.step.step, dropped) for case in known}
 
 
 def shared(cases: Iterable[Case]) -> tuple[str, ...]:
-    """What differs from the defaults alike in all cases, such as ``batch_size=8``; the step and limits left out."""
+    """What a heading says of all cases, such as ``batch_size=8``.
+
+    Not the state of the cache: a cold case's later epochs are warm, as limits are, so each row says its own.
+    """
+    return tuple(part for part in alike(cases) if not part.startswith("cache_state="))
+
+
+def alike(cases: Iterable[Case]) -> tuple[str, ...]:
+    """What differs from the defaults alike in all cases; the step and limits left out. Of a lone case only the cache's state."""
     changes = [_parts(case.id)[1] for case in cases if case.format != "memory"]
-    if len(changes) < 2:
-        return ()
-    return tuple(part for part in changes[0] if not part.startswith("step=") and all(part in other for other in changes))
+    if len(changes) == 1:
+        return tuple(part for part in changes[0] if part.startswith("cache_state="))
+    first = changes[0] if changes else []
+    return tuple(part for part in first if not part.startswith("step=") and all(part in other for other in changes))
 
 
 def label(case: str, step: str, dropped: Iterable[str] = ()) -> str:

@@ -19,9 +19,10 @@ from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
 from bench.report.digits import significant
 from bench.report.drawing import Drawing, Drawn
+from bench.report.first_epoch import first_epoch
 from bench.report.gallery import gallery
 from bench.report.verdict import verdict
-from bench.speeds import in_words
+from bench.speeds import in_words, only_cold
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def masthead(run: Run) -> dict[str, str]:
 
 def sections(run: Run, tables: Tables, drawn: Drawing, today: str | None) -> list[Section]:
     """All of them, with the charts that were drawn."""
-    said = verdict(run, today)
+    said = [*verdict(run, today).lines, *first_epoch(run, today)]
     return [
-        Section("verdict", "Verdict", "What to use", template="verdict.html.j2", context={"verdict": said.lines}),
+        Section("verdict", "Verdict", "What to use", template="verdict.html.j2", context={"verdict": said}),
         Section("cases", "All cases", "All cases", template="cases.html.j2", wide=True,
                 context={"cases": cases(tables, decisive_step(run)), "labels": tables.labels, "all_share": tables.shared}),
         _charts(drawn, "throughput", "Throughput", "Throughput, with every sweep",
@@ -77,7 +78,7 @@ def sections(run: Run, tables: Tables, drawn: Drawing, today: str | None) -> lis
         _charts(drawn, "cold_warm", "Cold and warm", "Cold against warm",
                 Missing("No cold epoch was measured. To measure them:", method.command(run, "--cache cold"))),
         Section("claims", "Claims", "Three claims, answered by this run", template="claims.html.j2",
-                context={"claims": blocks(run)}),
+                context={"claims": blocks(run), "later_epochs": only_cold(run)}),
         *_further(drawn),
         _samples(run),
         _method(run),
@@ -161,8 +162,12 @@ def step_in_words(step: str) -> str:
 
 
 def phase_in_words(phase: str) -> str:
-    """A phase other than ``warm``."""
-    return {"cold_epoch": "cold epoch", "first_epoch": "first epoch, not proven cold"}.get(phase, phase)
+    """Which epochs of a cold case a row is of."""
+    return {
+        "cold_epoch": "first epoch, cold",
+        "first_epoch": "first epoch, not proven cold",
+        "warm": "later epochs",
+    }.get(phase, phase)
 
 
 def epochs_in_words(row: Mapping[str, Any]) -> str:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from pandas import DataFrame
 
 from bench.case import Case
-from bench.choices import decisive_step
+from bench.choices import best, decisive_step, rivals
 from bench.claims import Answer
-from bench.compare import against, leader
 from bench.flags import word
 from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
 from bench.report.charts.base import Tables
 from bench.report.digits import bounds, ratio, share, significant
+from bench.report.first_epoch import first_epoch, standings
 from bench.report.labels import marked, with_shared
 from bench.report.markdown import block, code, table, text
-from bench.report.verdict import MOST_HIDDEN, verdict
-from bench.speeds import contenders, in_order, in_words, speeds
+from bench.report.verdict import MOST_HIDDEN, by_rate, todays_if_any, verdict
+from bench.speeds import in_order, in_words, only_cold, speeds
 from storage.console import counted
 
 MOST_ROWS = 16
@@ -29,6 +28,14 @@ MOST_ROWS = 16
 MOST_LINES = 10
 MOST_TIES = 4
 LEFT_OUT = "; cases that leave preprocessing to the model do less of the work here, and are left out"
+MEANS = (
+    "Cases are compared within sweeps: a ratio is the mean of the sweeps' own, so it need not be that of two medians above."
+)
+OF_COLD = (
+    "*cold\\_epoch*: the first epoch, proven to come from the disk (*first\\_epoch*: not proven). Its first batch is not in images/s "
+    "but in a column of its own, though what is read ahead meanwhile counts; the verdict takes the whole epoch. *warm*: the epochs "
+    "after it, from the page cache."
+)
 LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
 """What a case of each payload is measured against: a case can't decode faster than decoding alone."""
 
@@ -36,14 +43,13 @@ LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
 def summary(run: Run, tables: Tables, today: str | None = None) -> str:
     """The whole text. ``tables`` are the run's. Raises UsageError if ``today`` was not measured."""
     results = tables.results
-    facts = next(iter(run.info.datasets.values()), None)
-    parts = [f"# {text(facts.name if facts else 'Images')}: how to store and feed it", _when(run)]
-    parts += ["\n".join(f"**{text(line)}**" if not number else text(line)
-                        for number, line in enumerate(verdict(run, today).lines))]  # fmt: skip
+    parts = [f"# {text(method.name(run))}: how to store and feed it", _when(run)]
+    lines = [*verdict(run, today).lines, *first_epoch(run, today)]
+    parts += ["\n".join(f"**{text(line)}**" if not number else text(line) for number, line in enumerate(lines))]
     measured = results[results["images_per_s"].notna()]
     if len(measured):
         parts += ["## Cases, fastest first", *_tables(run, measured, tables)]
-        parts += ["## The fastest, and what ties with it", *_fastest(run, tables)]
+        parts += ["## The fastest, and what ties with it", *_fastest(run, tables, today)]
     if run.info.cases:
         parts += ["## Three claims", _claims(run)]
     parts += _listed("## Warnings", list(_warnings(results)))
@@ -75,6 +81,7 @@ def _tables(run: Run, measured: DataFrame, tables: Tables) -> Iterator[str]:
         head += [*(["waiting"] if step != "none" else []), "first batch, s", "CPU, µs/image", "stored, MB", "pixels"]
         cells = [_cells(row, tables.labels, limits, of_limit) for row in rows.head(MOST_ROWS).to_dict("records")]
         more = f"\n\nand {len(rows) - MOST_ROWS} more in `results.csv`." if len(rows) > MOST_ROWS else ""
+        more += f"\n\n{OF_COLD}" if "cold" in set(rows["cache"]) else ""
         yield f"**{text(with_shared(in_words(step), tables.shared))}**\n\n{table(head, cells, range(1, len(head) - 1))}{more}"
 
 
@@ -99,26 +106,29 @@ def _cells(row: Mapping[Any, Any], labels: Mapping[str, str], limits: Mapping[st
     ]
 
 
-def _fastest(run: Run, tables: Tables) -> Iterator[str]:
+def _fastest(run: Run, tables: Tables, today: str | None) -> Iterator[str]:
     """A line a step: the fastest, and who ties. Says so where a faster one does less of the work."""
     measured = speeds(run)
     lines = []
     for step in in_order(case.step.step for case in measured):
-        group = contenders(measured, step)
+        now = todays_if_any(run, step, today)
+        group = rivals(measured, step, now)
         if group:
+            _, (fastest, *ties) = best(measured, group, now)
             part = any(case.leaves_work and case.step.step == step and case not in group for case in measured)
-            lines.append(f"- {text(in_words(step))}: {_leader(measured, group, tables.labels)}{LEFT_OUT if part else ''}")
-    yield "\n".join(lines)
+            leader = _leader(fastest, by_rate(measured, ties), len(group), tables.labels)
+            lines.append(f"- {text(in_words(step))}: {leader}{LEFT_OUT if part else ''}")
+    for one in standings(run, today):
+        leader = _leader(one.fastest, one.ties, len(one.group), tables.labels)
+        lines.append(f"- {text(in_words(one.step))}, first epoch, from the disk: {leader}")
+    yield "\n".join(lines) or "No case can be relied on."
+    yield MEANS
 
 
-def _leader(measured: Mapping[Case, Mapping[int, float]], group: Sequence[Case], labels: Mapping[str, str]) -> str:
-    by_case = {case.id: measured[case] for case in group}
-    first = leader(by_case)
-    ties = [name for name, found in against(first, by_case, searched=True).items() if found.verdict == "tie"]
-    ties.sort(key=lambda name: -median(by_case[name].values()))
-    named = ", ".join(code(labels[name]) for name in ties[:MOST_TIES])
+def _leader(fastest: Case, ties: Sequence[Case], of: int, labels: Mapping[str, str]) -> str:
+    listed = ", ".join(code(labels[case.id]) for case in ties[:MOST_TIES])
     more = f" and {len(ties) - MOST_TIES} more" if len(ties) > MOST_TIES else ""
-    return code(labels[first]) + (f", a tie with {named}{more}" if ties else ", with no tie" if len(group) > 1 else "")
+    return code(labels[fastest.id]) + (f", a tie with {listed}{more}" if ties else ", with no tie" if of > 1 else "")
 
 
 def _claims(run: Run) -> str:
@@ -133,7 +143,8 @@ def _claims(run: Run) -> str:
     pooled = (
         "Pairs of cases that differ in nothing else, compared within sweeps; the intervals hold for all answers at once."
     )
-    return f"{table(head, rows, (3, 4))}\n\n{pooled}"
+    later = " Of a cold run: of the epochs after the first, from the page cache." if only_cold(run) else ""
+    return f"{table(head, rows, (3, 4))}\n\n{pooled}{later}"
 
 
 def _answer(one: Answer) -> list[str]:

@@ -1,7 +1,8 @@
 """The verdict: what to use, how much faster it is than what one has, and what ties with it. The page and ``summary.md`` say the same.
 
 The case to take is chosen as in ``choices.json``: the fastest under the step that decides, and among those that the run cannot tell
-from it the one that loads fastest alone. Today's case stays where nothing is established to beat it.
+from it, and that are nearly as fast, the one that loads fastest alone. Today's case stays where nothing is established to beat it.
+It is of steady state from the page cache; the first epoch from the disk has a paragraph of its own (``first_epoch.py``).
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from statistics import median
 from typing import TypeAlias
 
 from bench.case import Case
-from bench.choices import best, decisive_step
-from bench.compare import Comparison, against, compare
+from bench.choices import best, decisive_step, over_today, rivals
+from bench.compare import Comparison, compare
 from bench.record import Run
 from bench.report.digits import NO_BOUNDS, bounds, ratio, share, significant
-from bench.report.labels import named, shared, with_shared
-from bench.speeds import contenders, in_words, outcome, speeds
+from bench.report.labels import alike, named, shared, with_shared
+from bench.speeds import in_words, only_cold, outcome, speeds
 from bench.today import todays
+from storage.console import counted
+from storage.errors import UsageError
 
 Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
 
@@ -33,8 +36,8 @@ MOST_HIDDEN = 1.0
 class Verdict:
     """What a run says, in words and as what the words are made of.
 
-    ``best`` is today's case where nothing is established to be faster; ``comparison`` is then that of the case that comes closest,
-    else of the best, over today's (None without today's case, or without any other). ``ties`` are the cases that the run cannot
+    ``best`` is today's case where nothing is established to be faster; ``comparison`` is then that of the fastest of the others, else
+    of the best, over today's (None without today's case, or without any other). ``ties`` are the cases that the run cannot
     tell from the fastest, without the best and today's.
     """
 
@@ -58,56 +61,59 @@ def verdict(run: Run, today: str | None = None) -> Verdict:
     """
     measured = speeds(run)
     step = decisive_step(run)
-    group = contenders(measured, step) if step else []
     now = todays(run, step, today) if step else None
+    group = rivals(measured, step, now) if step else []
     if not group or step is None:
         return Verdict((_nothing(run),), step, today=now)
-    group = list(dict.fromkeys([*group, *([now] if now else [])]))
-    chosen, tied = best(measured, group)
-    words = _Words(measured, step, shared(run.info.cases))
+    chosen, tied = best(measured, group, now)
+    words = Words(measured, step, alike(run.info.cases), shared(run.info.cases), later=only_cold(run))
     if now is None:
-        others = _by_rate(measured, [case for case in tied if case != chosen])
+        others = by_rate(measured, [case for case in tied if case != chosen])
         return Verdict((words.use(chosen), *words.ties(others)), step, chosen, None, None, others)
-    # Today's case was named before anybody looked, so each of the others is compared with it, and all of that at once.
-    found = against(now.id, {case.id: measured[case] for case in group})
-    faster = [case for case in group if case != now and found[case.id].verdict == "faster"]
+    found = over_today(measured, group, now)
+    faster = [case for case, one in found.items() if one.verdict == "faster"]
     if faster and chosen not in faster:
         chosen = max(faster, key=lambda case: median(measured[case].values()))
-    others = _by_rate(measured, [case for case in tied if case not in (chosen, now)])
     if faster:
-        lines = (words.faster(found[chosen.id], chosen, now), *words.alone(chosen, now), *words.ties(others))
-        return Verdict(lines, step, chosen, now, found[chosen.id], others)
-    if chosen == now:
-        chosen = next(iter(others), now)
-    compared = found.get(chosen.id)
-    rest = [case for case in others if case != chosen]
-    return Verdict((words.keep(compared, chosen, now), *words.ties(rest)), step, now, now, compared, others)
+        others = by_rate(measured, [case for case in tied if case not in (chosen, now)])
+        lines = (words.faster(found[chosen], chosen, now), *words.alone(chosen, now), *words.ties(others))
+        return Verdict(lines, step, chosen, now, found[chosen], others)
+    others = by_rate(measured, [case for case in tied if case != now])
+    fastest = next(iter(by_rate(measured, list(found))), None)
+    rest = [case for case in others if case != fastest]
+    compared = found[fastest] if fastest else None
+    return Verdict((words.keep(compared, fastest, now), *words.ties(rest)), step, now, now, compared, others)
 
 
 @dataclass(frozen=True)
-class _Words:
-    """Sentences about cases. ``dropped`` is what all cases share, and need not be said of each."""
+class Words:
+    """Sentences about cases. ``dropped`` is what all cases share, and need not be said of each; ``said`` is said once.
+
+    ``later``: what was measured are the epochs after the first, whose own speed is another.
+    """
 
     measured: Speeds
     step: str
     dropped: tuple[str, ...]
+    said: tuple[str, ...]
+    later: bool = False
 
     def use(self, chosen: Case) -> str:
-        return (
-            f"Use {self._named(chosen)}: {self._rate(chosen)}. Today's case was not measured, so there is nothing to compare it "
-            "with; name yours with --today."
-        )
+        use = f"{self._begin('Use')} {self.named(chosen)}: {self._rate(chosen)}"
+        return f"{use}. Today's case was not measured, so there is nothing to compare it with; name yours with --today."
 
     def faster(self, compared: Comparison, chosen: Case, now: Case) -> str:
-        return f"Use {self._named(chosen)}: {self._rate(chosen)}, {_times(compared)} as fast as today's {self._named(now)}."
+        use = f"{self._begin('Use')} {self.named(chosen)}: {self._rate(chosen)}"
+        return f"{use}, {times(compared)} as fast as today's {self.named(now)}."
 
-    def keep(self, compared: Comparison | None, chosen: Case, now: Case) -> str:
-        first = f"Keep what you have, {self._named(now)}: {self._rate(now)}, and nothing is established to be faster."
-        if compared is None:
+    def keep(self, compared: Comparison | None, fastest: Case | None, now: Case) -> str:
+        keep = f"{self._begin('Keep')} what you have, {self.named(now)}: {self._rate(now)}"
+        first = f"{keep}, and nothing is established to be faster."
+        if compared is None or fastest is None:
             return first
         hides = compared.sweeps > 1 and compared.smallest_effect < MOST_HIDDEN
         hidden = f"; a gain below {share(compared.smallest_effect)} could hide in that" if hides else ""
-        return f"{first} What comes closest, {self._named(chosen)}, is {_times(compared)} as fast{hidden}."
+        return f"{first} The fastest of the others, {self.named(fastest)}, is {times(compared)} as fast{hidden}."
 
     def alone(self, chosen: Case, now: Case) -> list[str]:
         """The same two cases without a step: what is left once the accelerator is no longer the bottleneck."""
@@ -115,28 +121,44 @@ class _Words:
         if first == chosen or first not in self.measured or second not in self.measured:
             return []
         compared = compare(self.measured[first], self.measured[second], case_a=first.id, case_b=second.id)
-        return [f"Loading alone, it is {_times(compared)} as fast."]
+        return [f"Loading alone, it is {times(compared)} as fast."]
 
     def ties(self, others: Sequence[Case]) -> list[str]:
         if not others:
             return []
-        listed = "; ".join(self._named(case) for case in others[:NAMED_TIES])
+        listed = "; ".join(self.named(case) for case in others[:NAMED_TIES])
         more = f"; and {len(others) - NAMED_TIES} more" if len(others) > NAMED_TIES else ""
         return [f"Not told apart from the fastest: {listed}{more}."]
 
-    def _named(self, case: Case) -> str:
+    def named(self, case: Case) -> str:
         return named(case, self.dropped)
 
+    def under(self) -> str:
+        """The step, and what all cases share."""
+        return with_shared(in_words(self.step) if self.step == "none" else f"with {in_words(self.step)}", self.said)
+
+    def _begin(self, verb: str) -> str:
+        return f"After the first epoch, from the page cache, {verb.lower()}" if self.later else verb
+
     def _rate(self, case: Case) -> str:
-        under = in_words(self.step) if self.step == "none" else f"with {in_words(self.step)}"
-        return f"{significant(median(self.measured[case].values()))} images/s {with_shared(under, self.dropped)}"
+        return f"{significant(median(self.measured[case].values()))} images/s {self.under()}"
 
 
-def _by_rate(measured: Speeds, cases: Sequence[Case]) -> tuple[Case, ...]:
+def todays_if_any(run: Run, step: str, named: str | None = None) -> Case | None:
+    """Today's case, or None where the one that was named was not measured under this step."""
+    try:
+        return todays(run, step, named)
+    except UsageError:
+        return None
+
+
+def by_rate(measured: Speeds, cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The fastest first."""
     return tuple(sorted(cases, key=lambda case: -median(measured[case].values())))
 
 
-def _times(compared: Comparison) -> str:
+def times(compared: Comparison) -> str:
+    """A ratio with its interval, in words; of pairs within sweeps, so that it need not be that of two medians."""
     if compared.sweeps < 2:
         return f"{ratio(compared.ratio)} times (one sweep, so no interval)"
     between = bounds(compared.low, compared.high, ratio)
@@ -148,6 +170,9 @@ def _times(compared: Comparison) -> str:
 def _nothing(run: Run) -> str:
     if not run.info.cases:
         return "This run has no cases."
-    found = Counter(outcome([record for record in run.records if record.case.id == case.id])[0] for case in run.info.cases)
+    pipelines = [case for case in run.info.cases if case.format != "memory"]
+    if not pipelines:
+        return "Nothing can be said: this run has nothing to choose from, only limits and known loaders."
+    found = Counter(outcome([record for record in run.records if record.case.id == case.id])[0] for case in pipelines)
     counts = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
-    return f"Nothing can be said: no case was measured without a failure ({counts} of {len(run.info.cases)} cases)."
+    return f"Nothing can be said: no case was measured without a failure ({counts} of {counted(len(pipelines), 'case')})."

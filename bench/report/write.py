@@ -34,7 +34,7 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     vega_soon()  # It needs a processor for a second, and another is idle here.
     said = summary(run, shown, today)
     write_csv(run, results=shown.results, sweeps=shown.sweeps)
-    put(folder / "choices.json", json.dumps(choices(run), indent=1) + "\n")
+    put(folder / "choices.json", json.dumps(choices(run, today), indent=1) + "\n")
     put(folder / "summary.md", said)
     drawn = write_charts(drawing(shown), folder / "charts")
     for name, why in drawn.left_out.items():

@@ -85,7 +85,7 @@ def test_choices_are_one_a_format_and_payload_and_plain_json(run: Run) -> None:
     assert set(made["choices"]) == set(run.info.datasets)
     entry = made["choices"]["directory-encoded"]
     assert (entry["loader"], entry["spec"], entry["options"]) == ("tfdata", {"placement": "model"}, {})
-    assert entry["ties"] == ["directory-encoded-tfdata-pipeline"]
+    assert "directory-encoded-tfdata-pipeline" in entry["ties"]
 
 
 STEADY = Loading(made_s=(0.01,) * 50, images=(10,) * 50, turnaround_s=0.5, images_per_s=1000.0)

@@ -22,7 +22,7 @@ from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
 from bench.report.page import write_page
 from bench.sample_images import keep
-from tests.bench.synthetic import matrix, synthetic_run
+from tests.bench.synthetic import FORMATS, matrix, synthetic_run
 
 SECTIONS = [
     "verdict", "cases", "throughput", "stages", "utilisation", "size_throughput", "break_even", "cold_warm", "claims",
@@ -164,6 +164,21 @@ def test_names_stay_names(name: str, page: Page) -> None:
 
 def test_class_names_are_text(page: Page) -> None:
     assert "<script>alert(1)</script>, =cmd(), daisy, roses, tulips" in page.text
+
+
+def test_a_row_of_a_cold_case_says_which_epochs_it_is_of_and_the_verdict_too(page: Page) -> None:
+    words = " ".join(page.text.split())
+    rows = re.findall(
+        "(\\w+)-encoded-tfdata-pipeline-cache_state=coldloading alone, (later epochs|first epoch, (?:not proven )?cold) ",
+        words,
+    )
+    unproven = {"lmdb": "first epoch, not proven cold"}
+    assert sorted(rows) == sorted(
+        (name, which) for name in FORMATS for which in ("later epochs", unproven.get(name, "first epoch, cold"))
+    )
+    verdict = words.partition("What to use")[2].partition("All cases")[0]
+    assert "In the first epoch, from the disk, tfdata on hdf5 encoded" in verdict
+    assert "Not proven cold, and left out: 1 first epoch." in verdict
 
 
 def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bench.record import Run, Skipped, append_records, load_run
 from bench.report.csv import write_csv
 from bench.report.derived import tables
 from bench.report.digits import bounds, ratio, share, significant
+from bench.report.first_epoch import first_epoch
 from bench.report.markdown import block, code, table, text
 from bench.report.summary import LIMIT_OF, MOST_ROWS, summary
 from bench.report.verdict import verdict
@@ -196,8 +197,83 @@ def test_the_verdict_may_be_to_keep_what_one_has(tmp_path: Path) -> None:
     assert not found.change
     assert found.best == found.today == one("lmdb")
     assert found.lines[0].startswith("Keep what you have, tfdata on lmdb encoded, preprocessing in the pipeline: 3,")
-    assert "nothing is established to be faster. What comes closest, tfdata on hdf5 encoded" in found.lines[0]
+    assert "nothing is established to be faster. The fastest of the others, tfdata on hdf5 encoded" in found.lines[0]
     assert "could hide in that" in found.lines[0]
+
+
+def test_what_is_held_against_todays_case_is_the_fastest_of_the_others(tmp_path: Path) -> None:
+    """Not the one that loads fastest alone, which may be slower under this step than others that tie."""
+    today, fastest, alone = (
+        Case(format=f, payload=p, loader=name)  # type: ignore[arg-type]
+        for f, p, name in (
+            ("directory", "encoded", "image_data_generator"), ("hdf5", "raw", "tfdata"), ("tfrecord", "encoded", "tfdata"),
+        )
+    )  # fmt: skip
+    run = synthetic_run(tmp_path, cases=[today, fastest, alone, alone.alone], sweeps=1)
+    measured = speeds(run)
+    assert max((fastest, alone), key=lambda case: median(measured[case].values())) == fastest
+    found = verdict(run)
+    assert found.comparison is not None
+    assert found.comparison.case_a == fastest.id
+    assert "The fastest of the others, tfdata on hdf5 raw" in found.lines[0]
+
+
+def test_no_two_statements_on_ties_contradict_each_other(tmp_path: Path) -> None:
+    """The verdict, the summary's list and choices.json: what is called faster than today's case is in no tie with it."""
+    group = [case for case in matrix(("hdf5", "lmdb"), ("encoded",), ("tfdata",), cold=False) if case.step.trains]
+    changed = 0
+    for seed in (1, 7):  # Today's case is established to be slower there, though not among all pairs.
+        run = synthetic_run(tmp_path / str(seed), cases=group, sweeps=3, seed=seed)
+        for now in group:
+            shown, found = tables(run, now.id), verdict(run, now.id)
+            line = section(summary(run, shown, now.id), "The fastest, and what ties with it").strip().splitlines()[0]
+            fastest, *tied = re.findall("`(.*?)`", line)
+            named = {shown.labels[case.id] for case in (found.best, *found.ties) if case}
+            assert set(tied) <= named | {fastest} | {shown.labels[now.id]}
+            if found.change:
+                changed += 1
+                assert shown.labels[now.id] not in tied
+            for stored, entry in choices(run, now.id)["choices"].items():
+                if fastest.startswith(stored):
+                    same = {label for label in (fastest, *tied) if label.startswith(stored)}
+                    assert {shown.labels[id_] for id_ in (entry["case"], *entry["ties"])} == same
+    assert changed >= 2
+
+
+def cold(format_: str, loader: str = "tfdata") -> Case:
+    return replace(one(format_, loader), cache="cold")
+
+
+def test_a_cold_run_has_a_verdict_on_the_first_epoch_and_on_the_later_ones(tmp_path: Path) -> None:
+    """In these runs LMDB, the fastest from the page cache, is never proven cold."""
+    cases = [cold(f, name) for f in ("directory", "hdf5", "lmdb") for name in ("image_data_generator", "tfdata")]
+    run = synthetic_run(tmp_path, cases=[*cases, one("memory", "limit:decode")])
+    said = summary(run, tables(run))
+    later, disk = said.split("\n\n")[2].replace("\\", "").splitlines()[0::2]
+    assert later.startswith("**After the first epoch, from the page cache, use tfdata on lmdb encoded")
+    assert "as fast as today's image_data_generator on directory encoded" in later
+    assert disk.startswith("In the first epoch, from the disk, tfdata on hdf5 encoded")
+    assert "from opening the dataset to the last batch" in disk
+    assert "as fast as today's image_data_generator on directory encoded" in disk
+    assert "lmdb" not in disk
+    assert disk.endswith("Not proven cold, and left out: 2 first epochs.")
+    assert set(choices(run)["choices"]) == {"directory-encoded", "hdf5-encoded", "lmdb-encoded"}
+    assert [(answer.claim.name, len(answer.pairs)) for answer in claims(run)] == [("hdf5", 2), ("lmdb", 2)]
+    assert "\n**loading alone**\n" in said, "limits and later epochs are not cold"
+    assert "`lmdb-encoded-tfdata-pipeline (warm)`" in said
+
+
+def test_what_was_not_proven_cold_wins_nothing(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=[cold("lmdb")], sweeps=3)
+    assert first_epoch(run) == ("Of the first epoch, from the disk, nothing can be said: none was proven cold.",)
+    assert first_epoch(synthetic_run(tmp_path / "warm", cases=[one("lmdb")], sweeps=3)) == ()
+
+
+def test_limits_alone_are_no_failures(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=[one("memory", "limit:decode")], sweeps=2)
+    assert verdict(run).lines == (
+        "Nothing can be said: this run has nothing to choose from, only limits and known loaders.",
+    )
 
 
 def test_a_verdict_never_contradicts_its_own_interval(tmp_path: Path) -> None:
