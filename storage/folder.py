@@ -17,9 +17,10 @@ from storage.source import SPLITS, Image, Source, SourceSplit
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Images that are files below ``root``, by key (or by place, where a listing has one)."""
+    """Images that are files below ``root``, by key (or by place, where a listing has one). Links lead nowhere out of ``source``."""
 
     root: Path
+    source: Path
     named: Path | None = None
     """How the user calls the root, where that is something else."""
 
@@ -29,8 +30,11 @@ class FolderImages:
         sizes = listing.sizes
 
         def read(index: int) -> bytes:
+            path, size = f"{self.root}/{_place(listing, index)}", int(sizes[index])
+            if not size and not _real(Path(path)).is_relative_to(_real(self.source)):  # as such a link was listed
+                raise DataError("a symbolic link out of the source")
             try:
-                return read_file(f"{self.root}/{_place(listing, index)}", int(sizes[index]))
+                return read_file(path, size)
             except OSError as error:
                 raise DataError(str(error.strerror)) from error
 
@@ -42,7 +46,7 @@ class FolderImages:
 
     def absolute(self) -> FolderImages:
         """By the absolute path of the folder."""
-        return FolderImages(self.root.absolute(), self.root)
+        return FolderImages(self.root.absolute(), self.source.absolute(), self.root)
 
 
 def _place(listing: Listing, index: int) -> str:
@@ -63,8 +67,11 @@ def read_file(path: str, size: int) -> bytes:
         os.close(handle)
 
 
-def scan_folder(root: Path, into: Path) -> Source:
-    """What the folder ``root`` holds, listed in files below the new folder ``into``."""
+def scan_folder(root: Path, into: Path, *, keep_missing: bool = False) -> Source:
+    """What the folder ``root`` holds, listed in files below the new folder ``into``.
+
+    ``keep_missing`` lists links that lead nowhere or out of it as files of 0 bytes: who reads one learns why it cannot be read.
+    """
     folders, ignored = _entries(root, root)
     if folders and {folder.name for folder in folders} <= set(SPLITS):
         roots = {folder.name: folder for folder in folders}
@@ -82,9 +89,9 @@ def scan_folder(root: Path, into: Path) -> Source:
         with ListingWriter(into / name) as writer:
             for class_folder in classes[name]:
                 label = class_names.index(class_folder.name)
-                if _list_class(writer, class_folder, label, root):
+                if _list_class(writer, class_folder, label, root, keep_missing):
                     used.add(label)
-        source.splits[name] = SourceSplit(FolderImages(folder), writer.listing)
+        source.splits[name] = SourceSplit(FolderImages(folder, root), writer.listing)
     if not used:
         raise DataError(f"{root} has class folders ({shown(', '.join(class_names[:3]))}, …) but no files in them.")
     for label, class_name in enumerate(class_names):
@@ -100,13 +107,17 @@ def _loose(roots: dict[str, Path], root: Path) -> str:
     return "" if loose is None else f" Found {shown(os.fsdecode(loose))} outside any class folder."
 
 
-def _list_class(writer: ListingWriter, folder: Path, label: int, root: Path) -> int:
+def _list_class(writer: ListingWriter, folder: Path, label: int, root: Path, keep_missing: bool) -> int:
     """Add the files of a class folder, sorted by name; how many there were."""
-    names = sorted(_names(folder, root))
+    missing: set[bytes] = set()
+    names = sorted(_names(folder, root, missing if keep_missing else None))
     start = os.fsencode(folder.name) + b"/"
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in names:
+            if name in missing:
+                writer.add(start + name, label, 0)
+                continue
             status = os.stat(name, dir_fd=handle)
             writer.add(start + name, label, status.st_size, status.st_mtime_ns)
     finally:
@@ -114,8 +125,11 @@ def _list_class(writer: ListingWriter, folder: Path, label: int, root: Path) -> 
     return len(names)
 
 
-def _names(folder: Path, root: Path) -> Iterator[bytes]:
-    """Names of the files in a folder, hidden ones left out. DataError for a folder, or a link that leads out of ``root``."""
+def _names(folder: Path, root: Path, missing: set[bytes] | None = None) -> Iterator[bytes]:
+    """Names of the files in a folder, hidden ones left out. DataError for a folder.
+
+    A link that leads out of ``root``, or nowhere, is a DataError too; or, where there is ``missing``, is added to that.
+    """
     with os.scandir(os.fsencode(folder)) as entries:
         for entry in entries:
             if entry.name.startswith(b"."):
@@ -127,17 +141,22 @@ def _names(folder: Path, root: Path) -> Iterator[bytes]:
                 continue
             path = Path(os.fsdecode(entry.path))
             if entry.is_symlink() and not _inside(path, root):
-                raise DataError(
-                    f"{shown(str(path))} is a symbolic link out of {root}. Copy the file, or point --from at the real folder."
-                )
-            if entry.is_file():
+                fault = f"is a symbolic link out of {root}. Copy the file, or point --from at the real folder"
+            elif entry.is_file():
                 yield entry.name
-            elif folder != root and entry.is_dir():
+                continue
+            elif folder == root:
+                continue
+            elif entry.is_dir():
                 raise DataError(
                     f"{shown(str(path))} is a folder inside a class. Expected CLASS/FILE or SPLIT/CLASS/FILE; move it up."
                 )
-            elif folder != root:
-                raise DataError(f"{shown(str(path))} is neither a file nor a folder (a dangling link?). Remove it.")
+            else:
+                fault = "is neither a file nor a folder (a dangling link?). Remove it"
+            if missing is None:
+                raise DataError(f"{shown(str(path))} {fault}, or give --on-error skip.")
+            missing.add(entry.name)
+            yield entry.name
 
 
 def _entries(folder: Path, root: Path) -> tuple[list[Path], int]:
@@ -167,5 +186,8 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], int]:
 
 
 def _inside(path: Path, root: Path) -> bool:
-    # os.path: a link that leads to itself is no error to it
-    return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return not path.is_symlink() or _real(path).is_relative_to(_real(root))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # a link that leads to itself is no error to it

@@ -27,7 +27,7 @@ _LONGEST_NAME_BYTES = 255
 def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Source:
     """What ``table`` lists, as a source, its rows in files below the new folder ``into``. DataError names the row at fault.
 
-    ``keep_missing`` lists a file that is not there as one of 0 bytes: who reads it learns why it cannot be read.
+    ``keep_missing`` lists a file that is not there, or not inside, as one of 0 bytes: who reads it learns why it cannot be read.
     """
     root = table.parent
     class_names = _class_names(table)
@@ -38,7 +38,12 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
     with ExitStack() as stack:
         for row, (path, label, split) in enumerate(_rows(table), 1):
             where = f"{table}, row {row}"
-            place = _inside(root, path, where, folders)
+            place, leads_out = _inside(root, path, where, folders)
+            if leads_out and not keep_missing:
+                raise DataError(
+                    f"{where}: {path!r} is a symbolic link out of {root}. Copy the file, or put the table beside the real folder, "
+                    "or give --on-error skip."
+                )
             number = numbers[label]
             key = _key(label, number, path, split, names, where)
             check_key(key, number, class_names, table)
@@ -48,7 +53,7 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
                 writers[split] = stack.enter_context(ListingWriter(into / split))
             try:
                 status = os.stat(place)  # noqa: PTH116  # a Path a row costs more than the call
-                size, time_ns = status.st_size, status.st_mtime_ns
+                size, time_ns = (0, 0) if leads_out else (status.st_size, status.st_mtime_ns)
             except OSError as error:
                 if not keep_missing:
                     raise DataError(
@@ -60,7 +65,7 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
         raise DataError(f"{table} lists no images: it has no rows below its heading")
     source = Source(table.stem, class_names, {})
     for split, writer in writers.items():
-        source.splits[split] = SourceSplit(FolderImages(root), writer.listing)
+        source.splits[split] = SourceSplit(FolderImages(root, root), writer.listing)
     source.stamp = digest(chain(file_chunks(table), [source.digest(times=True).encode()]))
     return source
 
@@ -92,8 +97,8 @@ def _key(label: str, number: int, path: str, split: str, names: set[tuple[str, i
     raise DataError(f"{where}: {path!r} is listed twice in class {label!r}, or its name is too long to tell from another's")
 
 
-def _inside(root: Path, path: str, where: str, folders: dict[str, str]) -> str:
-    """The file of a row. DataError if it is not below the table's folder, by its own path or by a symbolic link."""
+def _inside(root: Path, path: str, where: str, folders: dict[str, str]) -> tuple[str, bool]:
+    """The file of a row, and whether a symbolic link leads out of the table's folder. DataError if its own path does."""
     if not path or "\0" in path or path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
         raise DataError(
             f"{where}: {path!r} is no path below {root}. Paths are relative to the table; put it above the images."
@@ -104,11 +109,7 @@ def _inside(root: Path, path: str, where: str, folders: dict[str, str]) -> str:
         folders[folder] = os.path.realpath(folder)
     real = os.path.realpath(place) if os.path.islink(place) else folders[folder]  # noqa: PTH114
     base = folders.setdefault("", os.path.realpath(root))
-    if real != base and not real.startswith(base + "/"):
-        raise DataError(
-            f"{where}: {path!r} is a symbolic link out of {root}. Copy the file, or put the table beside the real folder."
-        )
-    return place
+    return place, real != base and not real.startswith(base + "/")
 
 
 def _rows(table: Path) -> Iterator[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ TABLES = (".csv", ".parquet")
 def scan(root: Path, into: Path, *, keep_missing: bool = False) -> Source:
     """What ``root`` holds, listed in files below the new folder ``into``.
 
-    ``keep_missing`` lists what a table names and is not there, too; reading it fails.
+    ``keep_missing`` lists what is not there too, by a table's row or a symbolic link, and links out of ``root``: reading them fails.
     Classes are sorted by name and are those of all splits; a class that a split lacks shifts no label.
     """
     check_source(root)
@@ -29,7 +29,7 @@ def scan(root: Path, into: Path, *, keep_missing: bool = False) -> Source:
         return scan_dataset(root, into)
     from storage.folder import scan_folder
 
-    return scan_folder(root, into)
+    return scan_folder(root, into, keep_missing=keep_missing)
 
 
 def check_source(root: Path) -> None:

@@ -138,6 +138,25 @@ def test_links_that_lead_nowhere_are_refused(points_to: str, tmp_path: Path) -> 
         storage.convert(tmp_path / "photos", to="lmdb", out=tmp_path / "out", workers=1)
 
 
+def test_links_that_are_skipped_are_not_followed(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "train" / "cat").mkdir(parents=True)
+    (photos / "validation" / "cat").mkdir(parents=True)
+    (tmp_path / "secret.jpg").write_bytes(JPEG)
+    (photos / "train" / "cat" / "1.jpg").write_bytes(JPEG)
+    (photos / "train" / "cat" / "lost.jpg").symlink_to("nowhere")
+    (photos / "train" / "cat" / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (photos / "validation" / "cat" / "in.jpg").symlink_to("../../train/cat/1.jpg")
+    info = storage.convert(photos, to="lmdb", out=tmp_path / "out", on_error="skip", workers=1)
+    assert (info.found_samples, info.stored_samples, info.skipped_samples) == (4, 2, 2)
+    with (tmp_path / "out" / "skipped.csv").open(newline="", encoding="utf-8") as file:
+        assert sorted(csv.reader(file))[1:] == [
+            ["train", "cat/lost.jpg", "No such file or directory"],
+            ["train", "cat/out.jpg", "a symbolic link out of the source"],
+        ]
+    assert verify(tmp_path / "out", against=photos, workers=1) == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "link", "class"])
 def test_what_the_scan_refuses_cannot_command_a_terminal(kind: str, tmp_path: Path) -> None:
     name = "a\x1b[2J\nstorage.convert: done"
