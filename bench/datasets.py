@@ -25,17 +25,22 @@ def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[s
     """Each (format, payload) as a stored dataset, by ``FORMAT-PAYLOAD``; those that stand and fit are taken as they are."""
     source = options.images or demo_images()
     name = "demo" if options.images is None else source_name(source)
+    place = options.data / name
     if options.limit is not None:
-        name = f"{name}-limit{options.limit}"
-        source = _limited(source, options.data / name / "images", options.limit)
+        place = options.data / f"{name}-limit{options.limit}"
+        # Called as the source is: a dataset takes the name of its images' folder.
+        source = _limited(source, place / "images" / name, options.limit)
     stored: dict[str, Stored] = {}
     for format_, payload in pairs:
         raw_size = "" if payload == "encoded" else "-{}x{}".format(*options.image_size)
-        out = options.data / name / f"{format_}-{payload}{'' if raw_size == '-160x160' else raw_size}"
+        out = place / f"{format_}-{payload}{'' if raw_size == '-160x160' else raw_size}"
         if not fits(out, source):
             tell(f"converting to {format_}, {payload}")
+            images = (
+                options.images if options.limit is None else source
+            )  # None: the demo images, whose folder is not called so.
             convert(
-                source, to=format_, out=out, payload=payload, image_size=options.image_size, overwrite=True, on_error="skip"
+                images, to=format_, out=out, payload=payload, image_size=options.image_size, overwrite=True, on_error="skip"
             )
         info = read_info(out)
         stored[f"{format_}-{payload}"] = Stored(out, "train" if "train" in info.splits else next(iter(info.splits)), info)

@@ -13,11 +13,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from markupsafe import escape
+from PIL import Image
 
+from bench.datasets import prepare
+from bench.options import RunOptions
 from bench.record import Failed, RunRecord, append_records, load_run, write_info
 from bench.report.charts import CHARTS
 from bench.report.csv import harmless
 from bench.report.derived import tables
+from bench.report.sections import masthead
 from bench.report.summary import summary
 from bench.report.write import write_report
 from storage.errors import DataError, UsageError
@@ -43,6 +47,22 @@ def test_every_file_is_there_and_none_half_written(folder: Path) -> None:
     assert json.loads((folder / "choices.json").read_text())["step"] == "feature_extraction"
     for path in (folder / "charts").glob("*.svg"):
         assert path.read_text().startswith("<svg")
+
+
+def test_a_run_is_called_as_its_images_are(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/1"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{name}.jpg")
+    asked = RunOptions(images=tmp_path / "photos", limit=2, data=tmp_path / "data")
+    (stored,) = prepare(asked, [("hdf5", "encoded")], lambda _: None).values()
+    assert (stored.info.name, stored.info.stored_samples) == ("photos", 2)
+    # An older run, whose dataset was called after the folder of links to its images.
+    run = synthetic_run(tmp_path / "run", cases=3, sweeps=1, most_batches=2)
+    older = {name: facts.model_copy(update={"name": "images"}) for name, facts in run.info.datasets.items()}
+    write_info(run.path, run.info.model_copy(update={"datasets": older}))
+    run = load_run(run.path)
+    assert summary(run, tables(run)).startswith("# flowers: how to store and feed it\n")
+    assert masthead(run)["name"] == "flowers"
 
 
 def test_making_it_again_changes_nothing(folder: Path, tmp_path: Path) -> None:
