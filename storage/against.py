@@ -84,7 +84,8 @@ def compare(
             )
             named = ", ".join(islice((f"{split}/{key}" for split, key in names if key not in skipped), _NAMED))
             count = missing - info.skipped_samples
-            yield 0, (f"{root}: neither stored nor skipped: {counted(count, 'image')} of {origin}, among them {named}",)
+            which = f", among them {named}" if count > _NAMED else f": {named}"
+            yield 0, (f"{root}: neither stored nor skipped: {counted(count, 'image')} of {origin}{which}",)
 
 
 def _skipped(root: Path) -> set[str]:

@@ -151,9 +151,14 @@ def _parquet(table: Path) -> Iterator[tuple[str, str, str]]:
                     number += 1
                     if row["path"] is None or row["label"] is None:
                         raise DataError(f"{table}, row {number}: path and label must not be empty")
-                    yield str(row["path"]), str(row["label"]), str(row.get("split") or "train")
+                    yield str(row["path"]), _label(row["label"]), str(row.get("split") or "train")
     except (arrow.ArrowException, OSError) as error:
         raise DataError(f"{table} is no Parquet table: {str(error).splitlines()[0]}") from error
+
+
+def _label(label: object) -> str:
+    """As text; a whole number as one, which pandas makes a float of as soon as another row has none."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _check_columns(table: Path, columns: list[str]) -> None:

@@ -76,6 +76,8 @@ def plan_splits(source: Source, order: Order, seed: int, shares: Mapping[str, fl
         taken = _stratified(np.asarray(split.listing.labels), keys, shares)
         for other in (*shares, name):
             rows = np.arange(len(split), dtype=np.int64) if not shares else np.flatnonzero(taken == _position(other, shares))
+            if shares and not len(rows):
+                raise UsageError(f"--split {_spelled(shares)} leaves no image for {other}: each class has too few")
             planned.append(
                 PlannedSplit(other, name, rows[np.argsort(keys[rows], kind="stable")] if order == "mixed" else rows)
             )
@@ -97,6 +99,10 @@ def mixed(count: int, seed: int, stream: int) -> NDArray[np.uint64]:
             z *= np.uint64(factor)
         z ^= z >> np.uint64(31)
     return z
+
+
+def _spelled(shares: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={share}" for name, share in shares.items())
 
 
 def _position(name: str, shares: Mapping[str, float]) -> int:

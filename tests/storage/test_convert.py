@@ -271,6 +271,7 @@ CALL_AT_FAULT = {
     "--from good --seed -1": r"--seed must be at least 0; got -1",
     "--from good --split validation": r"--split takes NAME=SHARE, such as validation=0\.2; got 'validation'",
     "--from good --split validation=2": r"--split takes shares between 0 and 1, .*",
+    "--from good --split validation=0.01": r"--split validation=0\.01 leaves no image for validation: each class has too few",
     "--from good --split some=0.2": r"--split takes one of train, .* as a name; got some",
     "--from good --workers -1": r"Invalid value for '--workers': .* \(see --help\)",
     "--from good --quality 101": r"Invalid value for '--quality': .* \(see --help\)",

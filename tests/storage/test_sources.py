@@ -66,6 +66,10 @@ def test_a_table_is_a_source(suffix: str, photos: Path, tmp_path: Path) -> None:
 def test_numbers_as_labels_are_in_the_order_of_numbers(photos: Path, tmp_path: Path) -> None:
     listed = table(photos, "path,label\na/1.jpg,10\nb/1.jpg,9\n")
     assert storage.convert(listed, to="hdf5", out=tmp_path / "out", workers=1).class_names == ("9", "10")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    listed = photos / "floats.parquet"  # what pandas makes of whole numbers as soon as one is missing somewhere
+    parquet.write_table(arrow.table({"path": ["a/1.jpg", "b/1.jpg"], "label": [10.0, 9.0]}), listed)
+    assert storage.convert(listed, to="hdf5", out=tmp_path / "floats", workers=1).class_names == ("9", "10")
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_against_knows_what_was_skipped_and_what_limit_was_set(source: Path, tmp
     assert verify(tmp_path / "out", against=images) == []
     (images / "dog" / "new.png").write_bytes((source / "cat" / "2.png").read_bytes())
     (fault,) = verify(tmp_path / "out", against=images)
-    assert fault.endswith(f"neither stored nor skipped: 1 image of {images}, among them train/dog/new.png")
+    assert fault.endswith(f"neither stored nor skipped: 1 image of {images}: train/dog/new.png")
 
 
 @pytest.mark.parametrize("name", FORMATS)
