@@ -101,7 +101,7 @@ class Pipeline:
         samples = map_(tf.data.Dataset.from_tensor_slices((encoded, places)), self._sample).ignore_errors()
         batch = samples.batch(self._spec.batch_size)
         nothing = tf.nest.map_structure(lambda part: tf.zeros([0, *part.shape[1:]], part.dtype), batch.element_spec)
-        whole = batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(run_options())
+        whole = batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(as_written())
         images, kept = whole.get_single_element()
         if self._spec.on_error == "stop":
             fine = tf.cond(tf.size(kept) == tf.size(numbers), lambda: True, lambda: self._lost(numbers, kept))
@@ -125,9 +125,19 @@ class Pipeline:
 
 
 def run_options(*, autotune: bool = False) -> tf.data.Options:
-    """How tf.data runs a pipeline: as it is written, unless it is to tune itself."""
+    """How tf.data runs a feed: with the parallelism that is written, unless it is to tune itself.
+
+    Default optimizations stay on, which find nothing to do: without them, TensorFlow 2.21 crashes where ``fit`` under
+    MirroredStrategy drops an iterator while a batch is being made.
+    """
     options = tf.data.Options()
     if not autotune:
         options.autotune.enabled = False
-        options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def as_written() -> tf.data.Options:
+    """For a pipeline that is started for each batch, or elsewhere: nothing is tuned, and no time spent on optimizing it."""
+    options = run_options()
+    options.experimental_optimization.apply_default_optimizations = False
     return options

@@ -24,7 +24,7 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.eager.cancellation import CancellationManager
 
 from loaders.base import LoaderSpec, Stage
-from loaders.native import Pipeline, run_options
+from loaders.native import Pipeline, as_written
 from loaders.preprocess import augment_and_scale
 from loaders.recut import recut
 from loaders.sample import batches_in, options_of
@@ -154,7 +154,7 @@ class Epochs:
         """What the service hands over, as it comes. DataError if it cannot go on, which tf.data would wait for in vain."""
         self._look_after(n)
         reach(self.service.address)
-        options = run_options()
+        options = as_written()
         options.deterministic = self._spec.deterministic
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
         # The public function leaves the interval at a second, by which every epoch would end too late.

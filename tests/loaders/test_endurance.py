@@ -312,3 +312,40 @@ def test_elsewhere(stored: Stored, tmp_path: Path, loader: str, script: str) -> 
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+SLOW = """
+import time
+import keras, numpy as np, tensorflow as tf
+from loaders.base import LoaderSpec
+from loaders.stream import StreamFeed
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def passes(n):
+    for _ in range(4):
+        time.sleep(0.05)
+        yield np.zeros((32, 96, 96, 3), np.uint8), np.zeros(32, np.int64)
+
+for _ in range(3):
+    feed = StreamFeed(passes, 4, LoaderSpec(image_size=96, placement="model"), layers=[], close=lambda: None, prefetch=2)
+    with strategy.scope():
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]
+        model = keras.Sequential([keras.Input((96, 96, 3)), *layers])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.fit(feed, epochs=2, verbose=0)
+"""
+
+
+def test_a_feed_that_is_dropped_while_it_makes_a_batch_ends_no_process() -> None:
+    """Before its first epoch ``fit`` under a strategy takes a batch and drops the iterator: TensorFlow could crash."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
