@@ -68,9 +68,11 @@ def _sentences(run: Run, one: Standing) -> list[str]:
     only = "" if len(one.group) > 1 else " and the only one measured so"
     first = f"In the first epoch, from the disk, {what}, is the fastest seen{only}: {took}"
     found = over_today(one.rates, one.group, one.now)
-    if one.now and one.fastest in found:
+    if one.now in one.ties:
+        first += f", which is not told apart from today's {words.named(one.now)}"
+    elif one.now and one.fastest in found:
         first += f", {times(found[one.fastest])} as fast as today's {words.named(one.now)}"
     faster = by_rate(one.rates, [case for case, over in found.items() if over.verdict == "faster"])
     surer = faster[:1] if one.fastest not in faster else ()
     told = [f"Established to be faster than today's: {words.named(case)}, {times(found[case])} as fast." for case in surer]
-    return [f"{first}.", *told, *words.ties(one.ties)]
+    return [f"{first}.", *told, *words.ties([case for case in one.ties if case != one.now])]

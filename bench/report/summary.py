@@ -81,13 +81,15 @@ def _tables(run: Run, measured: DataFrame, tables: Tables) -> Iterator[str]:
         head += [*(["waiting"] if step != "none" else []), "first batch, s", "CPU, µs/image", "stored, MB", "pixels"]
         cells = [_cells(row, tables.labels, limits, of_limit) for row in rows.head(MOST_ROWS).to_dict("records")]
         more = f"\n\nand {len(rows) - MOST_ROWS} more in `results.csv`." if len(rows) > MOST_ROWS else ""
-        more += f"\n\n{OF_COLD}" if "cold" in set(rows["cache"]) else ""
         yield f"**{text(with_shared(in_words(step), tables.shared))}**\n\n{table(head, cells, range(1, len(head) - 1))}{more}"
+    if "cold" in set(measured["cache"]):
+        yield OF_COLD
 
 
 def _cells(row: Mapping[Any, Any], labels: Mapping[str, str], limits: Mapping[str, float], of_limit: bool) -> list[str]:
     is_limit = row["format"] == "memory"
-    limit = limits.get(LIMIT_OF.get(row["payload"], ""))
+    # A limit is one of steady state.
+    limit = limits.get(LIMIT_OF.get(row["payload"], "")) if row["phase"] == "warm" else None
     low, high = row["images_per_s_low"], row["images_per_s_high"]
     stored = _known(row["stored_bytes"])
     # A cold case has two rows, and the warm one must not read as cold.

@@ -260,13 +260,27 @@ def test_a_cold_run_has_a_verdict_on_the_first_epoch_and_on_the_later_ones(tmp_p
     assert set(choices(run)["choices"]) == {"directory-encoded", "hdf5-encoded", "lmdb-encoded"}
     assert [(answer.claim.name, len(answer.pairs)) for answer in claims(run)] == [("hdf5", 2), ("lmdb", 2)]
     assert "\n**loading alone**\n" in said, "limits and later epochs are not cold"
-    assert "`lmdb-encoded-tfdata-pipeline (warm)`" in said
+    of_limit = {
+        cells["case"].split(" (")[-1]: cells["of its limit"] for cells in rows(section(said, "Cases, fastest first"))
+    }
+    assert of_limit["warm)`"]
+    assert of_limit["cold_epoch)`"] == of_limit["first_epoch)`"] == "", "a limit is one of steady state"
 
 
 def test_what_was_not_proven_cold_wins_nothing(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=[cold("lmdb")], sweeps=3)
     assert first_epoch(run) == ("Of the first epoch, from the disk, nothing can be said: none was proven cold.",)
     assert first_epoch(synthetic_run(tmp_path / "warm", cases=[one("lmdb")], sweeps=3)) == ()
+
+
+def test_of_a_first_epoch_that_ties_with_todays_no_ratio_is_told(tmp_path: Path) -> None:
+    """One sweep bounds nothing; the fastest by its median may even be the slower one in the mean of pairs."""
+    (line,) = first_epoch(synthetic_run(tmp_path, cases=[cold("hdf5"), cold("directory", "image_data_generator")], sweeps=1))
+    assert line.startswith(
+        "In the first epoch, from the disk, tfdata on hdf5 encoded, preprocessing in the pipeline, is the fastest seen"
+    )
+    assert "which is not told apart from today's image_data_generator on directory encoded" in line
+    assert "times" not in line
 
 
 def test_limits_alone_are_no_failures(tmp_path: Path) -> None:
