@@ -353,6 +353,13 @@ def test_a_placement_is_no_disadvantage_where_loading_alone_was_measured_outside
     assert chosen == inside, "hdf5 loads faster alone, and only outside the model was that measured"
 
 
+def test_a_tie_that_is_much_slower_stands_in_for_nothing(tmp_path: Path) -> None:
+    """One sweep tells nothing apart, though one case is a quarter slower; that it alone was measured without a step is no merit."""
+    fast, slow = one("hdf5", step="feature_extraction"), one("hdf5", "image_data_generator", step="feature_extraction")
+    measured = speeds(synthetic_run(tmp_path, cases=[fast, slow, slow.alone], sweeps=1))
+    assert best(measured, [fast, slow]) == (fast, [fast, slow])
+
+
 def test_what_does_less_of_the_work_is_said_to_be_left_out_of_the_fastest(said: str) -> None:
     lines = section(said, "The fastest, and what ties with it").strip().splitlines()
     listed = [row["case"] for row in rows(section(said, "Cases, fastest first").split("**loading alone**")[1])]
