@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, get_type_hints, runtime_checkable
 
 from storage.base import RESIZES, DatasetInfo, Resize
@@ -114,10 +115,9 @@ class LoaderSpec:
         options: Any = self.options
         pairs = options.items() if isinstance(options, Mapping) else options
         object.__setattr__(self, "options", tuple(sorted((str(key), value) for key, value in pairs)))
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("workers", self.workers, 0)
-        _at_least("prefetch", self.prefetch, 0)
-        _at_least("seed", self.seed, 0)
+        for name, least in (("batch_size", 1), ("workers", 0), ("prefetch", 0), ("seed", 0)):
+            _at_least(name, getattr(self, name), least)
+            object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's, JSON knows nothing
         if self.seed > LARGEST_SEED:
             raise UsageError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
         if len(self.image_size) != 2:
@@ -203,8 +203,13 @@ def own_options(loader: object) -> dict[str, Any]:
     return get_type_hints(loader.options) if isinstance(loader, HasOptions) else {}
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def check_epoch(n: int) -> None:
+    """UsageError unless a pass can have this number."""
+    _at_least("the number of a pass", n, 0)
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 

@@ -29,12 +29,13 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from keras.src.legacy.preprocessing.image import Iterator as KerasIterator
 from numpy.typing import NDArray
 
-from loaders.base import CLOSED, STAGES, LoaderSpec, Stage
+from loaders.base import CLOSED, STAGES, LoaderSpec, Stage, check_epoch
 from loaders.listing import check_listing
 from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
+from storage.pixels import decode
 
 if TYPE_CHECKING:
     from storage.dataset import StoredDataset
@@ -152,8 +153,20 @@ class GeneratorFeed(NumberedPasses):
                     if isinstance(self.iterator, DirectoryIterator)
                     else self.dataset.key(index)
                 )
-                return DataError(f"{self.dataset.path}: {key} cannot be read: {cause}")
+                return DataError(f"{self.dataset.path}: {key} cannot be read: {self._reason(index, cause)}")
         return DataError(f"{self.dataset.path}: a batch cannot be read: {error}")
+
+    def _reason(self, index: np.int64, cause: Exception) -> str:
+        """What is wrong with an image: Pillow says at which address it lies in memory."""
+        try:
+            image = self._read(np.array([index]))[0]
+            if isinstance(image, bytes):
+                decode(image)
+        except DataError as error:
+            return str(error)
+        except OSError as error:
+            return str(error.strerror)
+        return str(cause)
 
     def batches(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
         """The n-th pass in plain Python: batches in order, a few prepared ahead by ``workers`` threads, as Keras does."""
@@ -170,6 +183,7 @@ class GeneratorFeed(NumberedPasses):
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. Keras' iterator has no end of its own; a pass has."""
+        check_epoch(n)
         if self.until != Stage.HAND_OVER:
             yield from self._cut(n)
             return

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from loaders.base import LoaderSpec, Stage
+from loaders import graph
+from loaders.base import LoaderSpec, Stage, check_epoch
 from loaders.closable import Closable
 from loaders.listing import check_listing
 from loaders.preprocess import augment_and_scale
@@ -90,6 +91,7 @@ class DirectoryFeed(Closable):
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. Keras reshuffles from a state that each pass moves on: where others may have, from a new dataset."""
+        check_epoch(n)
         self.check_open()
         if self._numbered is None or n < self._passed:
             self._numbered, self._passed = self._make()[0], 0
@@ -105,9 +107,11 @@ class DirectoryFeed(Closable):
         except tf.errors.OpError as error:
             for path in self._paths:
                 try:
-                    tf.io.decode_image(Path(path).read_bytes(), channels=3, expand_animations=False)
-                except (tf.errors.OpError, OSError) as cause:
-                    raise DataError(f"{path} cannot be read: {cause}") from error
+                    reason = graph.undecodable(Path(path).read_bytes())
+                except OSError as cause:
+                    reason = cause.strerror
+                if reason:
+                    raise DataError(f"{path} cannot be read: {reason}") from error
             raise
 
     def __len__(self) -> int:

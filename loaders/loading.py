@@ -54,7 +54,7 @@ def load(
         raise UsageError(f'results are for loader="auto"; got loader={loader!r} too: give one of them')
     dataset = open_dataset(path, split)
     try:
-        reasons = []
+        reasons: dict[str, list[str]] = {}
         for name, measured in _candidates(dataset.info, loader, results):
             wanted = {**measured, **settings}
             unknown = _unknown(name, wanted)
@@ -63,8 +63,8 @@ def load(
                 reason = LOADERS[name].unsupported(dataset.info, spec)
                 if reason is None:
                     return LOADERS[name].build(dataset, spec)
-            reasons.append(unknown or f"{name} cannot serve {path}: {reason}")
-        raise UsageError("; ".join(reasons))
+            reasons.setdefault(unknown or f" cannot serve {path}: {reason}", []).append(name)
+        raise UsageError("; ".join(f"{', '.join(names)}{reason}" for reason, names in reasons.items()))
     except BaseException:
         dataset.close()
         raise
@@ -106,8 +106,7 @@ def _unknown(loader: str, settings: Mapping[str, Any]) -> str | None:
     if not unknown:
         return None
     near = get_close_matches(unknown[0], known, 1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{loader} has no setting {unknown[0]!r}{meant}; it has: {', '.join(known)}"
+    return f": no setting {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}")
 
 
 def _spec(loader: str, info: DatasetInfo, settings: Mapping[str, Any]) -> LoaderSpec:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from loaders.base import LoaderSpec
+from loaders.base import LoaderSpec, check_epoch
 from loaders.closable import Closable
 from loaders.native import run_options
 from storage.errors import FeedbenchError, UsageError
@@ -93,6 +93,7 @@ class StreamFeed(Closable):
         return number
 
     def _pass(self, number: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        check_epoch(number)
         self.check_open()
         return self._passes(number)
 

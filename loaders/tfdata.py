@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from loaders import graph
-from loaders.base import STAGES, LoaderSpec, Stage
+from loaders.base import STAGES, LoaderSpec, Stage, check_epoch
 from loaders.closable import Closable
 from loaders.graph_transformations import flat_map, map_
 from loaders.native import Pipeline, run_options
@@ -112,6 +112,7 @@ class TfdataFeed(Closable):
 
     def epoch(self, n: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """The n-th pass. UsageError once the feed is closed."""
+        check_epoch(n)
         self.check_open()
         try:
             delivered = 0
@@ -211,11 +212,7 @@ def unreadable(dataset: StoredDataset, number: int) -> DataError:
         sample = dataset.sample(number)
     except DataError as error:
         return error
-    reason = "TensorFlow cannot decode it"
-    try:
-        tf.io.decode_image(sample.image, channels=3, expand_animations=False)
-    except tf.errors.OpError as error:
-        reason = str(error.message).splitlines()[0].rpartition("}} ")[2]
+    reason = (isinstance(sample.image, bytes) and graph.undecodable(sample.image)) or "TensorFlow cannot decode it"
     return DataError(f"{dataset.path}: {sample.key} cannot be read: {reason}")
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from loaders.augmentation import Draws
-from loaders.base import Stage
+from loaders.base import Stage, check_epoch
 from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from loaders.recut import Delivered
@@ -21,6 +21,7 @@ from loaders.threads import Threads
 
 def passes(threads: Threads, n: int) -> Iterator[Any]:
     """The n-th pass: tensors, which share the memory of the batches, or what a cut pipeline has."""
+    check_epoch(n)
     if threads.until == Stage.HAND_OVER:
         return ((tensor_of(images), tensor_of(labels)) for images, labels in threads.batches(n))
     return threads.batches(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
@@ -18,6 +19,7 @@ class Workers:
 
     def __init__(self, count: int, name: str) -> None:
         self.closed = False
+        self._process = os.getpid()
         self._tasks: SimpleQueue[tuple[Task, tuple[Any, ...]] | None] = SimpleQueue()
         # Daemons: a user who forgets to close a feed can still leave Python.
         self._threads = [
@@ -27,9 +29,11 @@ class Workers:
             thread.start()
 
     def submit(self, task: Task, *arguments: Any) -> None:
-        """Have a thread call ``task(*arguments)``. UsageError after ``close``."""
+        """Have a thread call ``task(*arguments)``. UsageError after ``close``, or in a fork, which has none of the threads."""
         if self.closed:
             raise UsageError(CLOSED)
+        if os.getpid() != self._process:
+            raise UsageError("this feed belongs to the process that built it: build another in this one")
         self._tasks.put((task, arguments))
 
     def close(self) -> None:

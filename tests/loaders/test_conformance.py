@@ -169,6 +169,8 @@ def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str
 def test_a_closed_feed_begins_no_pass(stored: Stored, options: Options, loader: str) -> None:
     feed: Any = build(stored, loader, replace(SPEC, options=options(loader)))
     next(iter(feed.epoch(0)))
+    with pytest.raises(UsageError, match="the number of a pass must be a whole number of at least 0, got -1"):
+        list(feed.epoch(-1))
     feed.close()
     with pytest.raises(UsageError, match="closed"):
         list(feed.epoch(1))

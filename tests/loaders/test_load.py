@@ -111,7 +111,9 @@ def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Pa
     ("settings", "words"),
     [
         ({"loader": "tfdatta"}, "unknown loader 'tfdatta'; expected one of"),
-        ({"loader": "tfdata", "batchsize": 3}, "no setting 'batchsize'"),
+        ({"loader": "tfdata", "batchsize": 3}, "tfdata: no setting 'batchsize'; did you mean 'batch_size'?"),
+        ({"batchsize": 3}, "threaded, tfdata, from_generator: no setting 'batchsize'; did you mean 'batch_size'?"),
+        ({"image_size": 33}, "threaded, tfdata, from_generator cannot serve"),
         ({"loader": "tfdata", "batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"loader": "tfdata", "seed": 2**31}, "seed must be at most 2147483647, got 2147483648"),
         ({"loader": "tfdata", "buffer": "many"}, "buffer must be a whole number, got 'many'"),

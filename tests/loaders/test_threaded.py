@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import threading
 import time
@@ -252,6 +253,19 @@ def test_close_ends_the_threads_and_a_pass_that_goes_on(stored: Stored) -> None:
             pass
     with pytest.raises(UsageError, match="closed"):
         next(iter(feed.epoch(1)))
+
+
+def test_a_fork_is_told_that_the_feed_is_not_its_own(stored: Stored) -> None:
+    with closing(build(stored("hdf5", "encoded"), SPEC)) as feed:
+        child = os.fork()
+        if child == 0:
+            try:
+                next(feed.epoch(0))
+            except UsageError as error:
+                os._exit("build another" in str(error))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def test_the_cache_needs_no_file_after_the_first_pass(stored: Stored, tmp_path: Path) -> None:
