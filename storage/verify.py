@@ -61,10 +61,10 @@ def main(
         raise DataError(f"{path} has {console.counted(len(faults), 'fault')}, listed above. Convert the images again.")
     seconds = time.perf_counter() - started
     read = "all" if share == 1 else f"{share:.3%}".rstrip("0%").rstrip(".") + "% of"
-    size = f"{info.stored_bytes / 1e6:,.1f} MB"
+    size = f", {info.stored_bytes / 1e6:,.1f} MB" if share == 1 else ""
     found = "sound" if against is None else f"sound, and agrees with {against}"
     typer.echo(
-        console.shown(f"{found}: {read} {console.counted(info.stored_samples, 'image')}, {size}, {seconds:.1f} s: {path}")
+        console.shown(f"{found}: {read} {console.counted(info.stored_samples, 'image')}{size}, {seconds:.1f} s: {path}")
     )
 
 
