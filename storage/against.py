@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.backends import in_processes
 from storage.base import DatasetInfo, Layout, layout_options
 from storage.console import counted
 from storage.dataset import open_dataset
@@ -111,11 +111,9 @@ def _all(tasks: list[Comparison], workers: int) -> Iterator[tuple[int, tuple[str
     if min(workers, len(tasks)) <= 1:
         yield from map(compare_shard, tasks)
         return
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
-    parallel = Parallel(n_jobs=min(workers, len(tasks)), backend="loky", return_as="generator_unordered", batch_size=1)
-    with closing(parallel(delayed(compare_shard)(task) for task in tasks)) as results:
-        yield from results
+    yield from in_processes((delayed(compare_shard)(task) for task in tasks), min(workers, len(tasks)))
 
 
 def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:

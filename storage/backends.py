@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,16 +38,23 @@ def run(tasks: Sequence[Task], workers: int, backend: str, address: str | None) 
 
 
 def _loky(tasks: Sequence[Task], workers: int) -> Iterator[int]:
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import delayed
 
     try:
-        with parallel_config(backend="loky", initializer=_follow_the_parent, initargs=(os.getpid(),)):
-            parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-            with _interrupts_ignored():  # for some milliseconds; a worker could be interrupted before it has set that itself
-                results = parallel(delayed(write_shard)(task) for task in tasks)
-            yield from _closing(results)
+        yield from in_processes((delayed(write_shard)(task) for task in tasks), workers)
     except BrokenExecutor as error:
         raise DataError(_DIED) from error
+
+
+def in_processes(calls: Iterable[Any], workers: int) -> Iterator[Any]:
+    """Results of joblib's ``delayed`` calls as they come, each from one of so many processes, which leave Ctrl-C to this one."""
+    from joblib import Parallel, parallel_config
+
+    with parallel_config(backend="loky", initializer=_follow_the_parent, initargs=(os.getpid(),)):
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+        with _interrupts_ignored():  # for some milliseconds; a worker could be interrupted before it has set that itself
+            results = parallel(calls)
+        yield from _closing(results)
 
 
 _DIED = (
@@ -96,7 +103,7 @@ def _dask(tasks: Sequence[Task], address: str | None) -> Iterator[int]:
             client.cancel(futures)
 
 
-def _closing(results: Any) -> Iterator[int]:
+def _closing(results: Any) -> Iterator[Any]:
     try:
         for result in results:  # noqa: UP028  # "yield from" would close it by itself, outside what follows
             yield result

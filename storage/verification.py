@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from storage import FORMATS
 from storage.against import compare
+from storage.backends import in_processes
 from storage.base import DatasetInfo, Reader, ShardInfo, SupportsChecking, SupportsStructureCheck
 from storage.checksum import crc32c, digest, file_chunks
 from storage.dataset import read_info
@@ -113,11 +114,11 @@ def _list_fault(path: Path, expected: str) -> str | None:
 
 def _in_parallel(root: Path, info: DatasetInfo, shards: list[ShardInfo], depth: Depth, workers: int) -> Iterator[Part]:
     if info.format == "directory" and len(shards) > 1 and workers > 1:
-        from joblib import Parallel, delayed
+        from joblib import delayed
 
         # Opening many small files holds the GIL, so it takes processes; reading and hashing a large file does not.
-        parallel = Parallel(n_jobs=min(workers, len(shards)), backend="loky", return_as="generator_unordered")
-        yield from parallel(delayed(check_shard)(info, root, shard, depth) for shard in shards)
+        calls = (delayed(check_shard)(info, root, shard, depth) for shard in shards)
+        yield from in_processes(calls, min(workers, len(shards)))
         return
     with ThreadPoolExecutor(min(workers, max(1, len(shards)))) as pool:
         for done in as_completed([pool.submit(check_shard, info, root, shard, depth) for shard in shards]):

@@ -215,10 +215,25 @@ def test_ctrl_c_says_how_to_go_on(source: Path, undisturbed: Callable[[str], dic
     assert all((tmp_path / "out" / file).stat().st_ino == inode for file, (inode, _) in kept.items())
 
 
-def test_ctrl_c_as_workers_start_is_left_to_the_parent(source: Path, tmp_path: Path) -> None:
-    options = ["--from", str(source), "--to", "lmdb", "--out", str(tmp_path / "out"), "--shard-size", str(SHARD_BYTES)]
-    command = [*CONVERT, *options, "--workers", "2"]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as running:
+@pytest.mark.parametrize("command", ["convert", "verify"])
+def test_ctrl_c_as_workers_start_is_left_to_the_parent(command: str, source: Path, tmp_path: Path) -> None:
+    words = [
+        *CONVERT,
+        "--from",
+        str(source),
+        "--to",
+        "lmdb",
+        "--out",
+        str(tmp_path / "new"),
+        "--shard-size",
+        str(SHARD_BYTES),
+    ]
+    said = "interrupted: what is finished is kept; the same command goes on from there.\n"
+    if command == "verify":
+        storage.convert(source, to="directory", out=tmp_path / "out", shard_bytes=SHARD_BYTES, workers=1)
+        words, said = [sys.executable, "-m", "storage.verify", str(tmp_path / "out")], ""
+    words += ["--workers", "2"]
+    with subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True) as running:
         process = psutil.Process(running.pid)
         while running.poll() is None and not any(
             "popen_loky_posix" in " ".join(child.cmdline()) for child in process.children()
@@ -227,10 +242,7 @@ def test_ctrl_c_as_workers_start_is_left_to_the_parent(source: Path, tmp_path: P
         time.sleep(0.05)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: every process gets it
         stderr = running.communicate(timeout=60)[1]
-    assert (running.returncode, stderr) in [
-        (130, "interrupted: what is finished is kept; the same command goes on from there.\n"),
-        (0, ""),
-    ]
+    assert (running.returncode, stderr) in [(130, said), (0, "")]
 
 
 _INTERRUPTS_ITS_END = """
