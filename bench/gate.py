@@ -16,9 +16,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.compare import Comparison, rates, unpaired
+from bench.labels import label
 from bench.phases import UNPROVEN, of_all, phase_name
 from bench.record import load_run
-from bench.report.labels import label
 from bench.speeds import outcome
 from storage.errors import DataError, UsageError
 

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from bench.case import Case
 from bench.compare import interval, rates
+from bench.labels import labels, marked, shared, with_shared
 from bench.metrics import METRICS
 from bench.phases import PHASES, phase_name
 from bench.record import Failed, RunRecord, measured
 from bench.report.digits import bounds, share, significant
-from bench.report.labels import labels, marked, shared, with_shared
 from bench.speeds import in_order, in_words
 
 

@@ -51,6 +51,14 @@ def todays(run: Run, step: str, named: str | None = None) -> Case | None:
     return now
 
 
+def todays_if_any(run: Run, step: str, named: str | None = None) -> Case | None:
+    """As ``todays``, but None also where the one that was named was not measured under this step."""
+    try:
+        return todays(run, step, named)
+    except UsageError:
+        return None
+
+
 def _nearest(name: str, cases: Iterable[Case]) -> str:
     """Some ids, those first that look like the name."""
     ids = [case.id for case in cases]

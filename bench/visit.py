@@ -28,6 +28,7 @@ from bench import meter, tuned
 from bench.accelerator import accelerator
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
+from bench.labels import label
 from bench.pool import Pool
 from bench.record import Measured, Pixels
 from bench.run import Opening, images_per_ns, measure, measure_epoch, ticks
@@ -105,7 +106,6 @@ class Visitor:
         """The equivalence gate."""
         from bench import sample_images
         from bench.equivalence import prove
-        from bench.report.labels import label
 
         assert request.path is not None
         case = request.case

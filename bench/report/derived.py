@@ -15,14 +15,14 @@ from pandas import DataFrame
 from bench.breakeven import BreakEven, break_even
 from bench.case import Case
 from bench.flags import epoch_rates, two_states
+from bench.labels import labels, shared
 from bench.phases import phase_name
 from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
-from bench.report.labels import labels, shared
 from bench.report.table import results_table, sweeps_table
-from bench.report.verdict import todays_if_any
 from bench.speeds import speeds, steps
 from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
+from bench.today import todays_if_any
 from loaders.base import STAGES
 
 POINTS = 41

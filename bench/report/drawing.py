@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.labels import with_shared
 from bench.report.charts import CHARTS
 from bench.report.charts.base import Tables
-from bench.report.labels import with_shared
 from bench.report.scripts import as_json
 from bench.speeds import in_order, in_words
 

@@ -8,12 +8,13 @@ from statistics import median
 
 from bench.case import Case
 from bench.choices import best, decisive, over_today, rivals
+from bench.labels import alike
 from bench.phases import UNPROVEN, phase_name
 from bench.record import Run, measured
 from bench.report.digits import significant
-from bench.report.labels import alike
-from bench.report.verdict import Words, by_rate, times, todays_if_any
-from bench.speeds import epoch_images, first_epochs, in_order
+from bench.report.verdict import Words, times
+from bench.speeds import by_rate, epoch_images, first_epochs, in_order
+from bench.today import todays_if_any
 from storage.console import counted
 
 
@@ -54,8 +55,10 @@ def first_epoch(run: Run, today: str | None = None) -> tuple[str, ...]:
     step = decisive(found)
     if step is None:
         return ("Of the first epoch, from the disk, nothing can be said: none was proven cold.",)
-    unproven = sum(phase_name(phase, records) == UNPROVEN for _, phase, records in run.groups())
-    left_out = [f"Not proven cold, and left out: {counted(unproven, 'first epoch')}."] if unproven else []
+    unproven = sum(
+        case.step.step == step and phase_name(phase, records) == UNPROVEN for case, phase, records in run.groups()
+    )
+    left_out = [f"Not proven cold, and left out: {counted(unproven, 'case')}."] if unproven else []
     return (" ".join([*_sentences(run, found[step]), *left_out]),)
 
 

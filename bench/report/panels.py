@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 from pandas import DataFrame
 
+from bench.labels import marked, with_shared
 from bench.report.charts.base import Tables
-from bench.report.labels import marked, with_shared
 from bench.report.palette import dress
 from bench.speeds import in_order, in_words
 

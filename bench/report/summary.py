@@ -11,16 +11,17 @@ from bench.case import Case
 from bench.choices import best, decisive_step, rivals
 from bench.claims import Answer
 from bench.flags import word
+from bench.labels import marked, with_shared
 from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
 from bench.report.charts.base import Tables
 from bench.report.digits import bounds, ratio, share, significant
 from bench.report.first_epoch import first_epoch, standings
-from bench.report.labels import marked, with_shared
 from bench.report.markdown import block, code, table, text
-from bench.report.verdict import MOST_HIDDEN, by_rate, todays_if_any, verdict
-from bench.speeds import in_order, in_words, only_cold, speeds
+from bench.report.verdict import MOST_HIDDEN, verdict
+from bench.speeds import by_rate, in_order, in_words, only_cold, speeds
+from bench.today import todays_if_any
 from storage.console import counted
 
 MOST_ROWS = 16
@@ -62,7 +63,7 @@ def _when(run: Run) -> str:
     facts = next(iter(run.info.datasets.values()), None)
     parts = [
         f"Run {text(run.info.name)}", text(run.info.started_at.replace("T", " ")[:16]) + " UTC" if run.info.started_at else "",
-        counted(facts.samples, "image") if facts else "", run.info.left_out, counted(len(run.info.cases), "case"),
+        counted(facts.samples, "image") if facts else "", text(run.info.left_out), counted(len(run.info.cases), "case"),
         counted(run.info.sweeps, "sweep"),
         "" if run.info.finished else "not finished",
     ]  # fmt: skip

@@ -16,13 +16,12 @@ from typing import TypeAlias
 from bench.case import Case
 from bench.choices import best, decisive_step, over_today, rivals
 from bench.compare import Comparison, compare
+from bench.labels import alike, named, shared, with_shared
 from bench.record import Run
 from bench.report.digits import NO_BOUNDS, bounds, ratio, share, significant
-from bench.report.labels import alike, named, shared, with_shared
-from bench.speeds import in_words, only_cold, outcome, speeds
+from bench.speeds import by_rate, in_words, only_cold, outcome, speeds
 from bench.today import todays
 from storage.console import counted
-from storage.errors import UsageError
 
 Speeds: TypeAlias = Mapping[Case, Mapping[int, float]]
 
@@ -87,8 +86,10 @@ def verdict(run: Run, today: str | None = None) -> Verdict:
 
 @dataclass(frozen=True)
 class Words:
-    """Sentences about cases. ``dropped`` is what all cases share, and need not be said of each; ``said`` is said once.
+    """Sentences about cases under one step. ``measured`` are images/s by case and sweep.
 
+    ``dropped`` is all that the cases share, which no sentence says of each (``labels.alike``); ``said`` is what of it is said once,
+    beside the step (``labels.shared``, or nothing).
     ``later``: what was measured are the epochs after the first, whose own speed is another.
     """
 
@@ -99,14 +100,17 @@ class Words:
     later: bool = False
 
     def use(self, chosen: Case) -> str:
+        """What to use where today's case was not measured."""
         use = f"{self._begin('Use')} {self.named(chosen)}: {self._rate(chosen)}"
         return f"{use}. Today's case was not measured, so there is nothing to compare it with; name yours with --today."
 
     def faster(self, compared: Comparison, chosen: Case, now: Case) -> str:
+        """What to use instead of today's case, and how much faster it is."""
         use = f"{self._begin('Use')} {self.named(chosen)}: {self._rate(chosen)}"
         return f"{use}, {times(compared)} as fast as today's {self.named(now)}."
 
     def keep(self, compared: Comparison | None, fastest: Case | None, now: Case) -> str:
+        """To keep today's case; ``fastest`` of the others, with how it compares, if there are any."""
         keep = f"{self._begin('Keep')} what you have, {self.named(now)}: {self._rate(now)}"
         first = f"{keep}, and nothing is established to be faster."
         if compared is None or fastest is None:
@@ -124,6 +128,7 @@ class Words:
         return [f"Loading alone, it is {times(compared)} as fast."]
 
     def ties(self, others: Sequence[Case]) -> list[str]:
+        """What is not told apart from the fastest; no sentence without any."""
         if not others:
             return []
         listed = "; ".join(self.named(case) for case in others[:NAMED_TIES])
@@ -131,6 +136,7 @@ class Words:
         return [f"Not told apart from the fastest: {listed}{more}."]
 
     def named(self, case: Case) -> str:
+        """A case within a sentence."""
         return named(case, self.dropped)
 
     def under(self) -> str:
@@ -142,19 +148,6 @@ class Words:
 
     def _rate(self, case: Case) -> str:
         return f"{significant(median(self.measured[case].values()))} images/s {self.under()}"
-
-
-def todays_if_any(run: Run, step: str, named: str | None = None) -> Case | None:
-    """Today's case, or None where the one that was named was not measured under this step."""
-    try:
-        return todays(run, step, named)
-    except UsageError:
-        return None
-
-
-def by_rate(measured: Speeds, cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The fastest first."""
-    return tuple(sorted(cases, key=lambda case: -median(measured[case].values())))
 
 
 def times(compared: Comparison) -> str:

@@ -178,7 +178,7 @@ def test_a_row_of_a_cold_case_says_which_epochs_it_is_of_and_the_verdict_too(pag
     )
     verdict = words.partition("What to use")[2].partition("All cases")[0]
     assert "In the first epoch, from the disk, tfdata on hdf5 encoded" in verdict
-    assert "Not proven cold, and left out: 1 first epoch." in verdict
+    assert "Not proven cold, and left out: 1 case." in verdict
 
 
 def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_cold_run_has_a_verdict_on_the_first_epoch_and_on_the_later_ones(tmp_p
     assert "from opening the dataset to the last batch" in disk
     assert "as fast as today's image_data_generator on directory encoded" in disk
     assert "lmdb" not in disk
-    assert disk.endswith("Not proven cold, and left out: 2 first epochs.")
+    assert disk.endswith("Not proven cold, and left out: 2 cases.")
     assert set(choices(run)["choices"]) == {"directory-encoded", "hdf5-encoded", "lmdb-encoded"}
     assert [(answer.claim.name, len(answer.pairs)) for answer in claims(run)] == [("hdf5", 2), ("lmdb", 2)]
     assert "\n**loading alone**\n" in said, "limits and later epochs are not cold"
@@ -271,6 +271,13 @@ def test_what_was_not_proven_cold_wins_nothing(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=[cold("lmdb")], sweeps=3)
     assert first_epoch(run) == ("Of the first epoch, from the disk, nothing can be said: none was proven cold.",)
     assert first_epoch(synthetic_run(tmp_path / "warm", cases=[one("lmdb")], sweeps=3)) == ()
+
+
+def test_of_what_was_not_proven_cold_only_the_deciding_step_counts(tmp_path: Path) -> None:
+    stored = (cold("hdf5"), cold("lmdb"))
+    both = [replace(case, step=StepSpec(step=step)) for step in ("none", "feature_extraction") for case in stored]
+    (line,) = first_epoch(synthetic_run(tmp_path, cases=both, sweeps=1))
+    assert line.endswith("Not proven cold, and left out: 1 case.")
 
 
 def test_of_a_first_epoch_that_ties_with_todays_no_ratio_is_told(tmp_path: Path) -> None:
