@@ -48,9 +48,7 @@ class StepSpec:
     def __post_init__(self) -> None:
         kind, _, rate = self.step.partition(":")
         if kind not in ("none", "emulated", "feature_extraction", "fine_tune", "full"):
-            raise UsageError(
-                f"step must be none, emulated:RATE, feature_extraction, fine_tune or full (or, of a run, calibrate); got {self.step!r}"
-            )
+            raise UsageError(f"step must be none, emulated:RATE, feature_extraction, fine_tune or full; got {self.step!r}")
         if (kind == "emulated") != bool(rate) or (rate and not _positive(rate)):
             raise UsageError(f"step emulated:RATE takes images/s above 0, such as emulated:1800; got {self.step!r}")
         if self.steps_per_execution < 1:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -73,8 +72,10 @@ class RunOptions:
         _known("--placements", self.placements, PLACEMENTS)
         _known("--isolation", [self.isolation], ("case", "sweep"), several=False)
         _known("--cache", [self.cache], ("warm", "cold"), several=False)
-        with said_of_option("seed"):
+        try:
             LoaderSpec(seed=self.seed)
+        except UsageError as error:
+            raise UsageError(f"--seed: {error}") from error
         for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
@@ -86,8 +87,10 @@ class RunOptions:
             raise UsageError(f"--memory-limit must be above 0 MB, got {self.memory_limit_bytes / 1e6:g}")
         for step in self.steps:
             if step != CALIBRATE:
-                with said_of_option("step"):
+                try:
                     StepSpec(step=step)
+                except UsageError as error:
+                    raise UsageError(f"--step: {error} (a run also takes {CALIBRATE})") from error
         if any(one.name == "fine_tune_at" for one in self.vary) and "fine_tune" not in self.steps:
             raise UsageError("--fine-tune-at changes --step fine_tune only, which is not asked for; name that step, too")
 
@@ -134,15 +137,6 @@ def processors() -> list[int]:
 def option(name: str) -> str:
     """How a field is written on a command line."""
     return f"--{name.replace('_', '-')}"
-
-
-@contextmanager
-def said_of_option(name: str) -> Iterator[None]:
-    """Let an error about a field name the option that sets it: ``seed must be …`` becomes ``--seed must be …``."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(re.sub(rf"^{name}\b", option(name), str(error))) from error
 
 
 def _known(flag: str, given: Iterable[str], valid: Iterable[str], *, several: bool = True) -> None:

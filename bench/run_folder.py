@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -36,7 +37,8 @@ def new_folder(results: Path) -> Path:
 
 def check_room(results: Path) -> None:
     """DataError if no run's folder can be made there; leaves nothing behind."""
-    missing = [place for place in (results, *results.parents) if not place.exists()]
+    # Not Path.exists, which raises below a folder that may not be entered.
+    missing = [place for place in (results, *results.parents) if not os.path.exists(place)]  # noqa: PTH110
     new_folder(results).rmdir()
     with suppress(OSError):  # Another run may have begun there meanwhile.
         for place in missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections import Counter
@@ -15,11 +16,11 @@ from rich.text import Text
 
 from bench.flags import warnings, word
 from bench.model import application, image_size_of, is_own
-from bench.options import DEFAULT_LOADERS, RunOptions, names, option, said_of_option, seconds
+from bench.options import DEFAULT_LOADERS, RunOptions, names, option, seconds
 from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
-from bench.record import Measured, Run, RunInfo, load_run
+from bench.record import Measured, Run, load_run
 from bench.run_folder import RESUME
 from bench.run_table import run_table
 from bench.schedule import report, resume, run
@@ -56,8 +57,7 @@ def options_of(given: dict[str, Any]) -> RunOptions:
     out["steps"] = names(out.pop("step", None))
     single = {name: f"{name}={_text(out.pop(name))}" for name in SETTINGS if name in out}
     for name, text in single.items():
-        with said_of_option(name):
-            variations([text], ())
+        variations([text], (), option(name))
     varied = variations([*out.pop("vary", ()), *single.values()], out["loaders"] or DEFAULT_LOADERS)
     out["vary"], out["files"] = files_by_name(varied)
     for name in (value for one in out["vary"] if one.name == "model" for value in one.values):
@@ -115,6 +115,8 @@ def _nothing(stored: Run, console: Console) -> int:
 
 def _resumable(results: Path) -> set[Path]:
     """The runs there that are not finished."""
+    if not os.path.isdir(results):  # noqa: PTH112 - Path's methods raise below a folder that may not be entered.
+        return set()
     return {options.parent for options in results.glob(f"*/{RESUME}") if not options.parent.is_symlink()}
 
 
@@ -156,7 +158,7 @@ def print_run(stored: Run, console: Console) -> None:
     for case, (status, reason) in outcomes.items():
         if status == "failed":
             console.print(Text(f"failed: {case}: {reason}"), soft_wrap=True, style="red")
-    if left_out := _left_out(stored.info):
+    if left_out := stored.info.left_out:
         console.print(Text(f"Careful: {left_out}."), soft_wrap=True, style="yellow")
     skipped = sum(status == "skipped" for status, _ in outcomes.values())
     if skipped:
@@ -175,16 +177,6 @@ def print_run(stored: Run, console: Console) -> None:
     page = stored.path / "report.html"
     if page.is_file():
         console.print(Text(f"The report: {page}"), soft_wrap=True)
-
-
-def _left_out(info: RunInfo) -> str:
-    """How many images could not be stored, the first of them, and where all are listed; empty if all were stored."""
-    facts = max(info.datasets.values(), key=lambda facts: facts.skipped, default=None)
-    if facts is None or not facts.skipped_first:
-        return info.left_out
-    more = facts.skipped - len(facts.skipped_first)
-    named = ", ".join(facts.skipped_first) + (f" and {more:,} more" if more else "")
-    return f"{counted(facts.skipped, 'unreadable image')} left out: {named} (the reason is in {facts.skipped_list})"
 
 
 def _text(value: object) -> str:

@@ -45,8 +45,11 @@ class Setting:
     options: Mapping[str, Option]
 
 
-def variations(texts: Iterable[str], loaders: Sequence[str]) -> tuple[Variation, ...]:
-    """``NAME=V1,V2`` each. UsageError for a name that neither specs nor these loaders have, or a value that does not fit."""
+def variations(texts: Iterable[str], loaders: Sequence[str], option: str = "--vary") -> tuple[Variation, ...]:
+    """``NAME=V1,V2`` each. UsageError for a name that neither specs nor these loaders have, or a value that does not fit.
+
+    Errors name the ``option`` that the user gave.
+    """
     found: dict[str, Variation] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -56,15 +59,18 @@ def variations(texts: Iterable[str], loaders: Sequence[str]) -> tuple[Variation,
             raise UsageError(f"--vary takes NAME=VALUE,VALUE, such as workers=1,2; got {text!r}")
         if name in found:
             raise UsageError(f"--vary: {name} is given twice; name all its values at once: --vary {name}=V1,V2")
-        found[name] = _variation(name, parts, [loader for loader in loaders if loader in LOADERS])
+        try:
+            found[name] = _variation(name, parts, [loader for loader in loaders if loader in LOADERS])
+        except UsageError as error:
+            raise UsageError(f"{option}: {error}") from error
     return tuple(found.values())
 
 
-def size(text: str | None) -> tuple[int, int]:
-    """``160`` or ``120x160`` (height x width)."""
+def size(text: str | None, name: str = "--image-size") -> tuple[int, int]:
+    """``160`` or ``120x160`` (height x width). UsageError, about ``name``, for anything else."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text or "160")
     if match is None or not int(match[1]) or (match[2] is not None and not int(match[2])):
-        raise UsageError(f"--image-size must be N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
+        raise UsageError(f"{name} must be N or HEIGHTxWIDTH in pixels, such as 160 or 120x160; got {text!r}")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -124,7 +130,7 @@ def _variation(name: str, parts: tuple[str, ...], loaders: Sequence[str]) -> Var
     if not offering:
         own = [option for loader in loaders for option in own_options(LOADERS[loader])]
         valid = dict.fromkeys([*_names(LoaderSpec), *_names(StepSpec), *own])
-        raise UsageError(f"--vary: unknown name {name!r}; expected one of: {', '.join(valid)}")
+        raise UsageError(f"unknown name {name!r}; expected one of: {', '.join(valid)}")
     values = tuple(_value(name, part, own_options(LOADERS[offering[0]])[name]) for part in parts)
     for value in values:
         for loader in offering:
@@ -139,7 +145,7 @@ def _names(owner: Any) -> list[str]:
 def _value(name: str, text: str, hint: Any) -> Any:
     """A text as what a field holds. Sizes are N or HEIGHTxWIDTH, switches on or off."""
     if name == "image_size":
-        return size(text)
+        return size(text, name)
     try:
         return TypeAdapter(hint).validate_python(text)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import invalidate_caches
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import storage
-from bench.case import Case, StepSpec
+from bench.case import StepSpec
 from bench.limits import step_case
 from bench.matrix import Stored, cases, dataset_of
 from bench.options import RunOptions, names, seconds
-from bench.run_output import options_of
+from bench.run_output import options_of, run_and_print
 from bench.vary import size
 from storage import demo
-from storage.errors import DataError, FeedbenchError, UsageError
+from storage.errors import DataError, UsageError
 
 
 def test_texts() -> None:
@@ -50,10 +51,10 @@ def test_sizes_that_mean_nothing(text: str) -> None:
         ({"step": ""}, "--step is empty"),
         ({"fine_tune_at": ""}, "--fine-tune-at is empty"),
         ({"image_size": ""}, "--image-size is empty"),
-        ({"step": "none,gpu"}, "^--step must be none, .* calibrate.*; got 'gpu'"),
-        ({"prefetch": "-1"}, "^--prefetch must be a whole number of at least 0, got -1"),
-        ({"steps_per_execution": "0"}, "^--steps-per-execution must be at least 1"),
-        ({"seed": -4}, "^--seed must be a whole number of at least 0, got -4"),
+        ({"step": "none,gpu"}, "^--step: step must be none, .* or full; got 'gpu' .*calibrate"),
+        ({"prefetch": "-1"}, "^--prefetch: prefetch must be a whole number of at least 0, got -1"),
+        ({"steps_per_execution": "0"}, "^--steps-per-execution: steps_per_execution must be at least 1"),
+        ({"seed": -4}, "^--seed: seed must be a whole number of at least 0, got -4"),
         ({"batch_size": 0}, "--batch-size"),
         ({"budget": "soon"}, "--budget must be a time"),
         ({"budget": "10"}, "--budget must be a time"),
@@ -132,15 +133,24 @@ def test_the_command_line_says_it_in_one_line(arguments: list[str], code: int, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_converted(tmp_path: Path) -> None:
-    from bench.schedule import run
-    from tests.bench.test_schedule import Quiet
-
+@pytest.mark.parametrize(
+    "results",
+    [
+        "file",
+        pytest.param("n" * 300, id="too long"),
+        pytest.param("closed/results", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_converted(tmp_path: Path, results: str) -> None:
     demo.draw(tmp_path / "demo", 10)
-    (tmp_path / "results").write_text("")
-    asked = RunOptions(images=tmp_path / "demo", results=tmp_path / "results", data=tmp_path / "data")
-    with pytest.raises(FeedbenchError, match="--results"):
-        run(asked, Quiet(), "test", planned=[Case(format="hdf5", payload="encoded", loader="tfdata")])
+    (tmp_path / "file").write_text("")
+    (tmp_path / "closed").mkdir(mode=0)
+    asked = {"images": tmp_path / "demo", "results": tmp_path / results, "data": tmp_path / "data"}
+    try:
+        with pytest.raises(DataError, match="--results"):
+            run_and_print(asked, None)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
     assert not (tmp_path / "data").exists()
 
 
