@@ -157,8 +157,9 @@ class DatasetFacts(_Recorded):
     skipped: int = 0
     """Images of the source that could not be stored, over all splits."""
     skipped_first: tuple[str, ...] = ()
-    """The first few of them, as one can print them; all are in ``skipped_list``, the end of a path: data/NAME/…"""
+    """The first few of them, as one can print them."""
     skipped_list: str = ""
+    """Where all of them are, from the folder in which this dataset lies: FORMAT-PAYLOAD/skipped.csv."""
 
 
 class RunInfo(_Recorded):
@@ -185,13 +186,21 @@ class RunInfo(_Recorded):
 
     @property
     def left_out(self) -> str:
-        """How many images could not be stored, in words; empty if all were."""
-        most = max((facts.skipped for facts in self.datasets.values()), default=0)
-        return (
-            f"{most:,} unreadable image{'' if most == 1 else 's'} left out (skipped.csv in the stored dataset's folder)"
-            if most
-            else ""
+        """How many images could not be stored, the first of them, and where all are listed; empty if all were stored."""
+        from storage.console import counted  # Brings Typer, which no worker needs.
+
+        facts = max(self.datasets.values(), key=lambda facts: facts.skipped, default=None)
+        if facts is None or not facts.skipped:
+            return ""
+        more = facts.skipped - len(facts.skipped_first)
+        named = ", ".join(facts.skipped_first) + (f" and {more:,} more" if more else "")
+        first = f": {named}" if facts.skipped_first else ""
+        listed = (
+            f"{facts.skipped_list}, among the stored datasets"
+            if facts.skipped_list
+            else "skipped.csv in the stored dataset's folder"
         )
+        return f"{counted(facts.skipped, 'unreadable image')} left out{first} (reasons in {listed})"
 
 
 @dataclass(frozen=True)

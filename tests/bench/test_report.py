@@ -182,11 +182,14 @@ def test_a_finished_run_whose_records_are_lost_keeps_the_report_it_has(tmp_path:
 
 def test_images_that_could_not_be_stored_are_told(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, cases=matrix(cold=False)[:3], sweeps=1)
-    facts = {name: one.model_copy(update={"skipped": 2}) for name, one in run.info.datasets.items()}
+    facts = {
+        name: one.model_copy(update={"skipped": 2, "skipped_first": ("a*b*.jpg",)})
+        for name, one in run.info.datasets.items()
+    }
     write_info(tmp_path, run.info.model_copy(update={"datasets": facts}))
     page = write_report(tmp_path).read_text()
-    assert "2 unreadable images left out" in (tmp_path / "summary.md").read_text()
-    assert "2 unreadable images left out" in page
+    assert r"2 unreadable images left out: a\*b\*.jpg and 1 more " in (tmp_path / "summary.md").read_text()
+    assert "2 unreadable images left out: a*b*.jpg and 1 more " in page
 
 
 def test_a_run_without_cases_has_a_report(tmp_path: Path) -> None:
