@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.gate import Change, Rule, Side, environment_differences, slowdowns_seen
 
-HALF = 0.5
+WORST_SEEN = 0.5
 """A gate that would miss a case at half its speed sees nothing worth a number."""
 
 
@@ -59,7 +59,7 @@ def result(rules: Sequence[Rule], found: Sequence[Change], reasons: Sequence[str
 
 def _power(seen: Sequence[float]) -> str:
     """What a gate that passed would have found: one that can't see anything passes too."""
-    enough = [share for share in seen if share <= HALF]
+    enough = [share for share in seen if share <= WORST_SEEN]
     blind = (
         f"{len(seen) - len(enough)} of {len(seen)} cases had too few sweeps to establish even half the speed: "
         "raise --sweeps or --budget."

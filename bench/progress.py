@@ -15,6 +15,10 @@ from bench.record import RunRecord
 from bench.run_table import run_table
 from bench.speeds import in_order
 
+LINES = 5
+"""Without a terminal, a run is told in about so many,"""
+MOST_UNTOLD = 20
+"""but never are more visits than these between two of them."""
 OTHER_LINES = 4
 """Of a terminal: the table's head, the bar, and room for the prompt."""
 
@@ -43,7 +47,7 @@ class Bar:
     def now(self, what: str) -> None:
         """What is being done."""
         self._progress.update(self._task, description=what)
-        if self._live is None and self._seen % max(1, min(20, self._visits // 5)) == 0:
+        if self._live is None and self._seen % max(1, min(MOST_UNTOLD, self._visits // LINES)) == 0:
             left = self._progress.tasks[self._task].time_remaining
             ahead = f" ({timedelta(seconds=round(left))} left)" if left else ""
             self._console.print(Text(f"{self._seen}/{self._visits or '?'}{ahead} {what}"), soft_wrap=True)
