@@ -108,10 +108,6 @@ class LoaderSpec:
     options: tuple[tuple[str, Option], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        size: Any = self.image_size
-        if not isinstance(size, int | tuple | list):
-            raise UsageError(f"image_size must be N or (height, width), got {size!r}")
-        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
         options: Any = self.options
         pairs = options.items() if isinstance(options, Mapping) else options
         object.__setattr__(self, "options", tuple(sorted((str(key), value) for key, value in pairs)))
@@ -120,10 +116,13 @@ class LoaderSpec:
             object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's, JSON knows nothing
         if self.seed > LARGEST_SEED:
             raise UsageError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
-        if len(self.image_size) != 2:
-            raise UsageError(f"image_size must be N or (height, width), got {self.image_size!r}")
-        for side in self.image_size:
+        size: Any = self.image_size
+        sides = (size, size) if isinstance(size, Integral) else size
+        if not isinstance(sides, tuple | list) or len(sides) != 2:
+            raise UsageError(f"image_size must be N or (height, width), got {size!r}")
+        for side in sides:
             _at_least("image_size", side, 1)
+        object.__setattr__(self, "image_size", tuple(int(side) for side in sides))
         for name in ("augment", "shuffle", "deterministic", "drop_remainder", "cache"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,14 +57,17 @@ def load(
         reasons: dict[str, list[str]] = {}
         for name, measured in _candidates(dataset.info, loader, results):
             wanted = {**measured, **settings}
-            unknown = _unknown(name, wanted)
-            if unknown is None:
+            unknown = [setting for setting in wanted if setting not in _known(name)]
+            if unknown:
+                reason = f"no setting {unknown[0]!r}"
+            else:
                 spec = _spec(name, dataset.info, wanted)
-                reason = LOADERS[name].unsupported(dataset.info, spec)
-                if reason is None:
+                unsupported = LOADERS[name].unsupported(dataset.info, spec)
+                if unsupported is None:
                     return LOADERS[name].build(dataset, spec)
-            reasons.setdefault(unknown or f" cannot serve {path}: {reason}", []).append(name)
-        raise UsageError("; ".join(f"{', '.join(names)}{reason}" for reason, names in reasons.items()))
+                reason = f"cannot serve {path}: {unsupported}"
+            reasons.setdefault(reason, []).append(name)
+        raise UsageError(_refusal(settings, reasons))
     except BaseException:
         dataset.close()
         raise
@@ -99,14 +102,21 @@ def _choices(results: Path) -> dict[str, tuple[str, Mapping[str, Any]]]:
         raise DataError(f"{file} is not the choices of a run: {error}") from error
 
 
-def _unknown(loader: str, settings: Mapping[str, Any]) -> str | None:
-    """Which setting a loader does not have, in words; None if it has them all."""
-    known = (*SPEC_FIELDS, *own_options(LOADERS[loader]))
-    unknown = [name for name in settings if name not in known]
-    if not unknown:
-        return None
-    near = get_close_matches(unknown[0], known, 1)
-    return f": no setting {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}")
+def _known(loader: str) -> tuple[str, ...]:
+    """The settings that a loader has."""
+    return (*SPEC_FIELDS, *own_options(LOADERS[loader]))
+
+
+def _refusal(settings: Mapping[str, Any], reasons: Mapping[str, Sequence[str]]) -> str:
+    """Why none of the loaders that were tried is taken, by ``reasons``. A setting that none of them has is one mistake."""
+    tried = list(dict.fromkeys(name for names in reasons.values() for name in names))
+    known = list(dict.fromkeys(setting for name in tried for setting in _known(name)))
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, 1)
+        instead = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        return f"{', '.join(tried)}: no setting {unknown[0]!r}; {instead}"
+    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())
 
 
 def _spec(loader: str, info: DatasetInfo, settings: Mapping[str, Any]) -> LoaderSpec:

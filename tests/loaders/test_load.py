@@ -113,7 +113,10 @@ def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Pa
         ({"loader": "tfdatta"}, "unknown loader 'tfdatta'; expected one of"),
         ({"loader": "tfdata", "batchsize": 3}, "tfdata: no setting 'batchsize'; did you mean 'batch_size'?"),
         ({"batchsize": 3}, "threaded, tfdata, from_generator: no setting 'batchsize'; did you mean 'batch_size'?"),
-        ({"image_size": 33}, "threaded, tfdata, from_generator cannot serve"),
+        ({"colour": 3}, "threaded, tfdata, from_generator: no setting 'colour'; there are: batch_size, image_size"),
+        ({"windoww": 3}, "threaded, tfdata, from_generator: no setting 'windoww'; did you mean 'window'?"),
+        ({"autotune": True, "image_size": 33}, "threaded, from_generator: no setting 'autotune'; tfdata: cannot serve"),
+        ({"image_size": 33}, "threaded, tfdata, from_generator: cannot serve"),
         ({"loader": "tfdata", "batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"loader": "tfdata", "seed": 2**31}, "seed must be at most 2147483647, got 2147483648"),
         ({"loader": "tfdata", "buffer": "many"}, "buffer must be a whole number, got 'many'"),
@@ -130,6 +133,12 @@ def test_says_in_one_line_what_is_wrong(stored: Stored, settings: dict[str, Any]
         loaders.load(stored("hdf5", "raw"), **settings)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [np.int64(96), (np.int32(96), np.int64(96))])
+def test_whole_numbers_of_numpy_become_those_of_python(size: Any) -> None:
+    spec = LoaderSpec(image_size=size, batch_size=np.int64(7))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(spec.changed())) == {"image_size": [96, 96], "batch_size": 7}
 
 
 @pytest.mark.parametrize(
