@@ -98,7 +98,8 @@ class Threads:
         )
 
     def fill(self, work: Work) -> Delivered:
-        """A whole batch, in this thread."""
+        """A whole batch, in this thread. UsageError once the feed is closed, or in a fork."""
+        self._workers.check_usable()
         self._preparer.fill(work, 0, len(work.indices))
         return self._delivered(work)
 

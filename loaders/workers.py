@@ -28,12 +28,16 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, task: Task, *arguments: Any) -> None:
-        """Have a thread call ``task(*arguments)``. UsageError after ``close``, or in a fork, which has none of the threads."""
+    def check_usable(self) -> None:
+        """UsageError after ``close``, or in a fork, which has none of the threads."""
         if self.closed:
             raise UsageError(CLOSED)
         if os.getpid() != self._process:
             raise UsageError("this feed belongs to the process that built it: build another in this one")
+
+    def submit(self, task: Task, *arguments: Any) -> None:
+        """Have a thread call ``task(*arguments)``. UsageError where they are not usable."""
+        self.check_usable()
         self._tasks.put((task, arguments))
 
     def close(self) -> None:

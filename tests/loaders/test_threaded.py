@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import multiprocessing
 import shutil
 import threading
 import time
@@ -255,17 +255,24 @@ def test_close_ends_the_threads_and_a_pass_that_goes_on(stored: Stored) -> None:
         next(iter(feed.epoch(1)))
 
 
-def test_a_fork_is_told_that_the_feed_is_not_its_own(stored: Stored) -> None:
-    with closing(build(stored("hdf5", "encoded"), SPEC)) as feed:
-        child = os.fork()
-        if child == 0:
-            try:
+@pytest.mark.parametrize("hand_over", ["tf.data", "pydataset"])
+def test_a_fork_is_told_that_the_feed_is_not_its_own(stored: Stored, hand_over: str) -> None:
+    options: Any = {"hand_over": hand_over}
+    with closing(build(stored("hdf5", "encoded"), replace(SPEC, options=options))) as feed:
+
+        def use() -> None:
+            with pytest.raises(UsageError, match="build another"):
                 next(feed.epoch(0))
-            except UsageError as error:
-                os._exit("build another" in str(error))
-            finally:
-                os._exit(9)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+            if hand_over == "pydataset":
+                with pytest.raises(UsageError, match="build another"):
+                    feed[0]
+
+        child = multiprocessing.get_context("fork").Process(target=use)
+        child.start()
+        child.join(30)
+        child.kill()  # should it wait for ever
+        child.join()
+        assert child.exitcode == 0
 
 
 def test_the_cache_needs_no_file_after_the_first_pass(stored: Stored, tmp_path: Path) -> None:
