@@ -165,12 +165,3 @@ def scale(images: Tensor, scaling: str) -> Tensor:
     if scaling == "caffe":
         return images[..., ::-1] - MEAN_BGR
     return images
-
-
-def undecodable(data: bytes) -> str | None:
-    """Why TensorFlow does not decode an image, in its words without its account of where; None if it does. Not for a graph."""
-    try:
-        tf.io.decode_image(data, channels=3, expand_animations=False)
-    except tf.errors.OpError as error:
-        return str(error.message).splitlines()[0].rpartition("}} ")[2].partition(" [Op:")[0]
-    return None

@@ -30,7 +30,7 @@ from keras.src.legacy.preprocessing.image import Iterator as KerasIterator
 from numpy.typing import NDArray
 
 from loaders.base import CLOSED, STAGES, LoaderSpec, Stage, check_epoch
-from loaders.listing import check_listing
+from loaders.keras_files import check_listing
 from loaders.numbered import NumberedPasses
 from loaders.preprocess import augment_and_scale
 from storage.base import DatasetInfo

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from loaders import graph
 from loaders.base import LoaderSpec, Stage, check_epoch
 from loaders.closable import Closable
-from loaders.listing import check_listing
+from loaders.keras_files import check_listing
 from loaders.preprocess import augment_and_scale
+from loaders.unreadable import undecodable
 from storage.base import DatasetInfo
 from storage.errors import DataError
 
@@ -35,17 +35,19 @@ class DirectoryFeed(Closable):
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
         self._stored = dataset
+        self._folder = dataset.path / dataset.split
         self._spec = spec
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
         self._inside = augment_and_scale(spec) if spec.placement == "pipeline" else []
         self._made, self._paths = self._make()
+        check_listing(dataset, (path.removeprefix(f"{self._folder}/") for path in self._paths), SUFFIXES)
         super().__init__(self._made._variant_tensor)
         self._numbered: tf.data.Dataset | None = self._made
         """Where numbered passes come from, as long as nobody else takes any; the next of it is number ``_passed``."""
         self._passed = 0
 
     def _make(self) -> tuple[tf.data.Dataset, list[str]]:
-        spec, folder = self._spec, self._stored.path / self._stored.split
+        spec, folder = self._spec, self._folder
         # Keras wants a folder of each class, and numbers those that it has.
         classes = [(number, name) for number, name in enumerate(self._stored.info.class_names) if (folder / name).is_dir()]
         made = keras.utils.image_dataset_from_directory(
@@ -60,7 +62,6 @@ class DirectoryFeed(Closable):
             verbose=False,
         )
         paths = list(made.file_paths)
-        check_listing(self._stored, (path.removeprefix(f"{folder}/") for path in paths), SUFFIXES)
         if spec.drop_remainder:
             made = made.take(len(paths) // spec.batch_size)
         numbers = tf.constant([number for number, _ in classes], tf.int64)
@@ -107,7 +108,7 @@ class DirectoryFeed(Closable):
         except tf.errors.OpError as error:
             for path in self._paths:
                 try:
-                    reason = graph.undecodable(Path(path).read_bytes())
+                    reason = undecodable(Path(path).read_bytes())
                 except OSError as cause:
                     reason = cause.strerror
                 if reason:

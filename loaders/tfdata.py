@@ -21,10 +21,12 @@ import tensorflow as tf
 from loaders import graph
 from loaders.base import STAGES, LoaderSpec, Stage, check_epoch
 from loaders.closable import Closable
+from loaders.graph_counter import GraphCounter
 from loaders.graph_transformations import flat_map, map_
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
+from loaders.unreadable import unreadable
 from storage.base import DatasetInfo
 from storage.errors import DataError, FeedbenchError, UsageError
 
@@ -55,8 +57,8 @@ class TfdataFeed(Closable):
         self._beginning = Lock()
         self._failures: dict[int, FeedbenchError] = {}
         self.layers = augment_and_scale(spec) if spec.placement == "model" else []
-        self._counter = Counter()
-        self._skipped = Counter()
+        self._counter = GraphCounter()
+        self._skipped = GraphCounter()
         self._wrapped = self._build(options_of(Options, spec))
         super().__init__(self._wrapped._variant_tensor)
 
@@ -168,52 +170,6 @@ class TfdataFeed(Closable):
         """Close the stored dataset: no pass begins after this; one that is under way reads on from what it holds."""
         self.closed = True
         self._stored.close()
-
-
-_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
-"""ResourceHandle::ANONYMOUS_NAME: such a resource is freed with the last reference to it, be it an iterator's."""
-
-
-class Counter:
-    """A number where the graph can reach it, such as that of the pass that begins next.
-
-    A bare resource: a ``tf.Variable`` that is made inside a strategy's scope would be mirrored.
-    """
-
-    def __init__(self) -> None:
-        with tf.init_scope(), tf.device("CPU:0"):
-            self._handle = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name=_ANONYMOUS)
-        self.set(0)
-
-    def set(self, value: int) -> None:
-        """From now on it is ``value``."""
-        tf.raw_ops.AssignVariableOp(resource=self._handle, value=tf.constant(value, tf.int64))
-
-    def value(self) -> int:
-        """What it is now."""
-        return int(tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64))
-
-    def take(self) -> Any:
-        """In a graph: what it is; from then on it is one more."""
-        number = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=tf.int64)
-        with tf.control_dependencies([number]):
-            raised = self.add(tf.constant(1, tf.int64))
-        with tf.control_dependencies([raised]):
-            return tf.identity(number)
-
-    def add(self, value: Any) -> Any:
-        """In a graph: from then on it is ``value`` (int64) more. Several threads may add."""
-        return tf.raw_ops.AssignAddVariableOp(resource=self._handle, value=value)
-
-
-def unreadable(dataset: StoredDataset, number: int) -> DataError:
-    """What is wrong with a sample that TensorFlow could not read or decode."""
-    try:
-        sample = dataset.sample(number)
-    except DataError as error:
-        return error
-    reason = (isinstance(sample.image, bytes) and graph.undecodable(sample.image)) or "TensorFlow cannot decode it"
-    return DataError(f"{dataset.path}: {sample.key} cannot be read: {reason}")
 
 
 class TfdataLoader:

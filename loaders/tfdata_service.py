@@ -31,7 +31,7 @@ from loaders.sample import batches_in, options_of
 from loaders.service import Service, check_service, open_service, reach
 from loaders.stream import StreamFeed
 from loaders.tfdata import LOADER as TFDATA
-from loaders.tfdata import unreadable
+from loaders.unreadable import unreadable
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
 

@@ -1,4 +1,4 @@
-"""Whether Keras, which lists the files of a folder by itself, lists those of the stored dataset."""
+"""Whether Keras, which lists the files of a folder by itself, takes those of the stored dataset."""
 
 from __future__ import annotations
 
