@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
@@ -11,12 +10,12 @@ from pathlib import Path
 from bench.matrix import Stored
 from bench.options import RunOptions
 from bench.record import DatasetFacts
+from storage import left_out
 from storage.console import shown
 from storage.conversion import convert
 from storage.dataset import read_info
 from storage.errors import DataError
 from storage.origin import demo_images, source_name
-from storage.shards import SKIPPED
 
 NAMED_FILES = 2
 
@@ -30,15 +29,14 @@ def prepare(options: RunOptions, pairs: list[tuple[str, str]], tell: Callable[[s
         place = options.data / f"{name}-limit{options.limit}"
         # Called as the source is: a dataset takes the name of its images' folder.
         source = _limited(source, place / "images" / name, options.limit)
+    # None: the demo images, whose folder is not called so.
+    images = options.images if options.limit is None else source
     stored: dict[str, Stored] = {}
     for format_, payload in pairs:
         raw_size = "" if payload == "encoded" else "-{}x{}".format(*options.image_size)
         out = place / f"{format_}-{payload}{'' if raw_size == '-160x160' else raw_size}"
         if not fits(out, source):
             tell(f"converting to {format_}, {payload}")
-            images = (
-                options.images if options.limit is None else source
-            )  # None: the demo images, whose folder is not called so.
             convert(
                 images, to=format_, out=out, payload=payload, image_size=options.image_size, overwrite=True, on_error="skip"
             )
@@ -61,18 +59,9 @@ def facts(stored: Stored) -> DatasetFacts:
         convert_s=info.convert_s,
         media_types=info.media_types,
         skipped=info.skipped_samples,
-        skipped_first=_skipped(stored.path / SKIPPED) if info.skipped_samples else (),
-        skipped_list="/".join((*stored.path.parts[-3:], SKIPPED)) if info.skipped_samples else "",
+        skipped_first=tuple(map(shown, islice(left_out.keys(stored.path), NAMED_FILES))),
+        skipped_list=f"{stored.path.name}/{left_out.NAME}" if info.skipped_samples else "",
     )
-
-
-def _skipped(path: Path) -> tuple[str, ...]:
-    """The first files that ``skipped.csv`` lists."""
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return tuple(shown(row["file"]) for row in islice(csv.DictReader(file), NAMED_FILES))
-    except OSError:  # Older datasets may lack it.
-        return ()
 
 
 def fits(out: Path, source: Path) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,16 +12,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from storage import left_out
 from storage.backends import in_processes
-from storage.base import DatasetInfo, Layout, layout_options
+from storage.base import DatasetInfo, Layout, Reader, Sample, SupportsChecking, layout_options
 from storage.console import counted
-from storage.dataset import open_dataset
+from storage.dataset import StoredDataset, open_dataset
 from storage.depth import Depth
 from storage.errors import DataError, UsageError
 from storage.key_index import KeyIndex
 from storage.media import MAX_PIXELS
 from storage.scan import scan
-from storage.shards import SKIPPED, Job, printable, stored_image
+from storage.shards import Job, printable, stored_image
 from storage.source import SourceSplit
 
 _NAMED = 5
@@ -76,7 +77,7 @@ def compare(
         left = {split: np.fromfile(folder / "index" / split / "seen", np.uint8) == 0 for split in source.splits}
         missing = sum(int(rows.sum()) for rows in left.values())
         if missing > info.skipped_samples:
-            skipped = _skipped(root)
+            skipped = set(left_out.keys(root))
             names = (
                 (split, printable(source.splits[split].listing.key(row)))
                 for split, rows in left.items()
@@ -86,15 +87,6 @@ def compare(
             count = missing - info.skipped_samples
             which = f", among them {named}" if count > _NAMED else f": {named}"
             yield 0, (f"{root}: neither stored nor skipped: {counted(count, 'image')} of {origin}{which}",)
-
-
-def _skipped(root: Path) -> set[str]:
-    """Keys that conversion left out, whatever their split."""
-    path = root / SKIPPED
-    if not path.is_file():
-        return set()
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row.get("file", "") for row in csv.DictReader(file)}
 
 
 def _job(root: Path, info: DatasetInfo) -> Job:
@@ -126,11 +118,11 @@ def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:
         size, start = shards[task.number].bytes, sum(shard.samples for shard in shards[: task.number])
         try:
             reader = dataset.shard(task.number)
-            for at in task.depth.rows(len(reader)).tolist():
-                try:
-                    sample = dataset.sample(start + at)
-                except DataError as error:
-                    faults.append(str(error))
+            rows = task.depth.rows(len(reader)).tolist()
+            for sample in _found(dataset, reader, start, rows):
+                if isinstance(sample, str):  # damaged, but not missing
+                    if (row := index.find(sample)) is not None:
+                        seen[row] = 1
                     continue
                 row = index.find(sample.key)
                 if row is None or seen[row]:
@@ -150,6 +142,20 @@ def compare_shard(task: Comparison) -> tuple[int, tuple[str, ...]]:
         except DataError as error:
             faults.append(str(error))
     return size, tuple(faults)
+
+
+def _found(dataset: StoredDataset, reader: Reader, start: int, rows: list[int]) -> Iterator[Sample | str]:
+    """The samples at ``rows`` of a shard that starts at ``start``; of a damaged one, which was named as a fault before, the key."""
+    if not isinstance(reader, SupportsChecking):
+        chosen = set(rows)
+        yield from (sample for at, sample in enumerate(reader) if at in chosen)
+        return
+    for at in rows:
+        try:
+            yield dataset.sample(start + at)
+        except DataError:
+            with suppress(DataError):
+                yield reader.key(at)
 
 
 def _bytes(image: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from storage.errors import DataError
 from storage.media import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ class Layout:
     payload: Payload
     image_size: tuple[int, int] | None = None
     options: tuple[tuple[str, str | int | bool], ...] = ()
+
+    def check(self, sample: Sample) -> None:
+        """DataError unless ``sample`` is what this layout says, for formats that say it once for all samples of a shard."""
+        image, size = sample.image, self.image_size
+        found = "an encoded file" if isinstance(image, bytes) else f"{image.dtype} {image.shape}"
+        expected = "an encoded file" if size is None else f"uint8 {(*size, 3)}"
+        if found != expected:
+            raise DataError(f"{sample.key}: expected {expected}, got {found}")
 
 
 class _Stored(BaseModel):

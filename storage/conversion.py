@@ -6,7 +6,6 @@ Made in ``OUT.partial`` (``storage/workspace.py``), shard by shard (``storage/sh
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -18,17 +17,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from storage import left_out
 from storage.backends import BACKENDS, run, ticking
 from storage.base import DatasetInfo, Resize, ShardInfo, SplitInfo
-from storage.checksum import digest, file_chunks
 from storage.dataset import manifest_text, read_info
 from storage.errors import DataError, UsageError
-from storage.files import beside
 from storage.origin import default_out, origin, source_name
 from storage.plan import PlannedShard, PlannedSplit, plan_splits
-from storage.recipe import Recipe, keeping_raw, one_of, pair
+from storage.recipe import Recipe, height_and_width, keeping_raw, one_of
 from storage.scan import check_source, scan
-from storage.shards import SKIPPED, DiskFullError, Done, Job, Task, disk_is_full
+from storage.shards import DiskFullError, Done, Job, Task, disk_is_full
 from storage.source import Source
 from storage.workspace import Workspace, locked
 
@@ -101,7 +99,7 @@ def convert(
     DataError
         The source or an image is at fault, or ``out`` cannot be written. UsageError: an option is.
     """
-    asked: dict[str, Any] = {"image_size": pair(image_size), "resize": resize}
+    asked: dict[str, Any] = {"image_size": height_and_width(image_size), "resize": resize}
     asked = {name: value for name, value in asked.items() if value is not None}
     known = [field.name for field in fields(Recipe)]
     if unknown := sorted(options.keys() - set(known)):
@@ -114,6 +112,7 @@ def convert(
     check_source(root)
     recipe = keeping_raw(recipe, asked, root)
     target = Path(out) if out is not None else default_out(name or source_name(root), to, recipe.payload)
+    # Names beside it are made of its own, which "." has not; a link stays what it is, and its target is replaced.
     target = target.resolve() if target.is_symlink() or target.name in ("", "..") else target
     if target.resolve().is_relative_to(root.resolve()) and target.resolve() != root.resolve():
         raise UsageError(f"{target} is inside the source {root}. Choose an --out elsewhere.")
@@ -173,9 +172,8 @@ def _convert(
         dones = _write_all(tasks, workspace, progress, how, recipe.keeps_size)
         info = _info(source, names, recipe, tasks, dones, time.perf_counter() - started)
         if info.skipped_samples:
-            skipped = workspace.path / SKIPPED
-            _list_skipped(skipped, dones)
-            info = info.model_copy(update={"skipped_digest": digest(file_chunks(skipped))})
+            listed = left_out.write(workspace.path, (row for done in dones for row in done.skipped))
+            info = info.model_copy(update={"skipped_digest": listed})
         workspace.commit(manifest_text(info))
     except (DiskFullError, OSError) as error:
         if isinstance(error, OSError) and not disk_is_full(error):
@@ -296,10 +294,3 @@ def _info(
         stored_bytes=sum(done.shard.bytes for done in dones),
         convert_s=seconds,
     )
-
-
-def _list_skipped(path: Path, dones: list[Done]) -> None:
-    """``skipped.csv``: what was left out, and why."""
-    rows = [row for done in dones for row in done.skipped]
-    with beside(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([("split", "file", "reason"), *rows])

@@ -71,7 +71,8 @@ def main(
     }  # fmt: skip
     _check_use(context, payload, max_side, backend)
     try:
-        from storage import conversion
+        # Imported here, since importing takes long enough for a Ctrl-C.
+        from storage import conversion, left_out
         from storage.origin import default_out
 
         with _progress() as progress:
@@ -82,12 +83,12 @@ def main(
         raise typer.Exit(130) from None
     place = out if out is not None else default_out(info.name, to, payload)
     seconds = time.perf_counter() - started
-    left_out = f", {info.skipped_samples} skipped (see {place / 'skipped.csv'})" if info.skipped_samples else ""
+    skipped = f", {info.skipped_samples} skipped (see {place / left_out.NAME})" if info.skipped_samples else ""
     if info.ignored_files:
         ignored = console.counted(info.ignored_files, "file")
         sys.stderr.write(f"ignored: {ignored} beside the class folders, which no class claims\n")
     size = f"{info.stored_bytes / 1e6:,.1f} MB"
-    typer.echo(console.shown(f"{console.counted(info.stored_samples, 'image')}{left_out}, {size}, {seconds:.1f} s: {place}"))
+    typer.echo(console.shown(f"{console.counted(info.stored_samples, 'image')}{skipped}, {size}, {seconds:.1f} s: {place}"))
 
 
 def _check_use(context: typer.Context, payload: str, max_side: int, backend: str) -> None:

@@ -6,7 +6,7 @@ import json
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -119,9 +119,13 @@ class StoredDataset:
         reader = self.shard(number)
         if not isinstance(reader, SupportsRandomAccess):
             return reader.at(at) if isinstance(reader, SupportsSeeking) else next(islice(reader, at, None))
-        if isinstance(reader, SupportsChecking) and crc32c(reader.stored(at)) != int(reader.crc32c[at]):
-            file = self.path / self._shards[number].file
-            raise DataError(f"{file}: sample {at} ({reader.key(at)}) does not match its checksum")
+        if isinstance(reader, SupportsChecking):
+            stored = reader.stored(at)
+            if crc32c(stored) != int(reader.crc32c[at]):
+                file = self.path / self._shards[number].file
+                raise DataError(f"{file}: sample {at} ({reader.key(at)}) does not match its checksum")
+            if self.info.payload == "encoded":
+                return Sample(reader.key(at), int(reader.labels()[at]), stored)
         batch = reader.read(np.array([at]))
         return Sample(reader.key(at), int(batch.labels[0]), batch.images[0])
 
@@ -247,13 +251,11 @@ class StoredDataset:
 
 def _whole_numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """``indices`` as int64 (n,). UsageError if they are something else: half a sample would be taken for the one below it."""
-    try:
+    with suppress(ValueError):  # rows of different lengths
         numbers = np.asarray(indices)
-    except ValueError:  # rows of different lengths
-        numbers = np.empty((0, 0))
-    if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
-        raise UsageError(f"read takes a list of whole numbers, such as [3, 0, 7]; got {indices!r}")
-    return numbers.astype(np.int64, copy=False)
+        if numbers.ndim == 1 and (numbers.dtype.kind in "iu" or not len(numbers)):
+            return numbers.astype(np.int64, copy=False)
+    raise UsageError(f"read takes a list of whole numbers, such as [3, 0, 7]; got {indices!r}")
 
 
 def manifest_text(info: DatasetInfo) -> str:

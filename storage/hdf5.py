@@ -305,7 +305,9 @@ def _write_pixels(file: Any, samples: Iterable[Sample], columns: Columns, layout
     with Path(file.filename).open("r+b", buffering=_WRITE_BYTES) as plain:
         plain.seek(start or 0)
         for number, sample in enumerate(samples):
-            assert isinstance(sample.image, np.ndarray)
+            layout.check(sample)
+            if number == planned:
+                raise DataError(f"{sample.key}: only {planned} samples were planned, and there is no room for more")
             image = np.ascontiguousarray(sample.image)
             columns.add(sample, image)
             if start is None:

@@ -48,6 +48,7 @@ class Lmdb:
         columns = Columns()
         with _disk_errors(path), closing(_Appender(path)) as writer:
             for number, sample in enumerate(samples):
+                layout.check(sample)
                 image = sample.image if isinstance(sample.image, bytes) else np.ascontiguousarray(sample.image)
                 writer.put(_NUMBER.pack(number), image if isinstance(image, bytes) else image.data)
                 columns.add(sample, image)

@@ -38,7 +38,7 @@ def scan_manifest(table: Path, into: Path, *, keep_missing: bool = False) -> Sou
     with ExitStack() as stack:
         for row, (path, label, split) in enumerate(_rows(table), 1):
             where = f"{table}, row {row}"
-            place, leads_out = _inside(root, path, where, folders)
+            place, leads_out = _place(root, path, where, folders)
             if leads_out and not keep_missing:
                 raise DataError(
                     f"{where}: {path!r} is a symbolic link out of {root}. Copy the file, or put the table beside the real folder, "
@@ -97,7 +97,7 @@ def _key(label: str, number: int, path: str, split: str, names: set[tuple[str, i
     raise DataError(f"{where}: {path!r} is listed twice in class {label!r}, or its name is too long to tell from another's")
 
 
-def _inside(root: Path, path: str, where: str, folders: dict[str, str]) -> tuple[str, bool]:
+def _place(root: Path, path: str, where: str, folders: dict[str, str]) -> tuple[str, bool]:
     """The file of a row, and whether a symbolic link leads out of the table's folder. DataError if its own path does."""
     if not path or "\0" in path or path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
         raise DataError(

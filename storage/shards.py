@@ -25,8 +25,6 @@ from storage.plan import PlannedShard
 from storage.source import SUFFIXES, Image, Images
 
 OnError: TypeAlias = Literal["stop", "skip"]
-SKIPPED = "skipped.csv"
-"""Beside ``dataset.json``: what was left out, and why."""
 Decode: TypeAlias = Callable[[bytes], NDArray[np.uint8]]
 _SAMPLES_A_TICK = 32
 _SCRATCH_BYTES = 1 << 24

@@ -14,17 +14,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import FORMATS
+from storage import FORMATS, left_out
 from storage.against import compare
 from storage.backends import in_processes
 from storage.base import DatasetInfo, Reader, ShardInfo, SupportsChecking, SupportsStructureCheck
-from storage.checksum import crc32c, digest, file_chunks
+from storage.checksum import crc32c
 from storage.dataset import read_info
 from storage.depth import Depth
 from storage.directory import strays
 from storage.errors import DataError, UsageError
+from storage.media import MAX_PIXELS
 from storage.pixels import check
-from storage.shards import SKIPPED
 from storage.source import check_key
 
 Part: TypeAlias = tuple[int, tuple[str, ...]]
@@ -86,7 +86,7 @@ def verify(
     take(_in_parallel(root, info, shards, depth, count))
     if info.format == "directory":
         faults.extend(strays(root, info))
-    if info.skipped_digest is not None and (fault := _list_fault(root / SKIPPED, info.skipped_digest)):
+    if info.skipped_digest is not None and (fault := left_out.fault(root, info.skipped_digest)):
         faults.append(fault)
     if against is not None and not (untrusted and faults):  # what is malformed is not to be opened
         take(compare(root, info, Path(against), depth, count))
@@ -102,22 +102,13 @@ def _links(folder: Path) -> Iterator[str]:
             yield from _links(Path(entry.path))
 
 
-def _list_fault(path: Path, expected: str) -> str | None:
-    """What is wrong with ``skipped.csv``, or None."""
-    try:
-        return None if digest(file_chunks(path)) == expected else f"{path}: the digest differs; a line of it is damaged"
-    except FileNotFoundError:
-        return f"{path}: the file is missing"
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-
-
 def _in_parallel(root: Path, info: DatasetInfo, shards: list[ShardInfo], depth: Depth, workers: int) -> Iterator[Part]:
     if info.format == "directory" and len(shards) > 1 and workers > 1:
         from joblib import delayed
 
         # Opening many small files holds the GIL, so it takes processes; reading and hashing a large file does not.
-        calls = (delayed(check_shard)(info, root, shard, depth) for shard in shards)
+        each = info.model_copy(update={"splits": {}})  # what all shards have in common: the list of them is long
+        calls = (delayed(check_shard)(each, root, shard, depth) for shard in shards)
         yield from in_processes(calls, min(workers, len(shards)))
         return
     with ThreadPoolExecutor(min(workers, max(1, len(shards)))) as pool:
@@ -163,7 +154,7 @@ def _faults(info: DatasetInfo, file: Path, shard: ShardInfo, depth: Depth) -> It
             yield f"the digest differs; {info.format} keeps no checksums of samples"
             return
         if depth.untrusted and faultless:
-            yield from _lies(reader, info)
+            yield from _claim_faults(reader, info)
     if same is False and faultless:
         yield "the digest differs, but every sample matches its checksum: an index or unused bytes are damaged"
 
@@ -182,7 +173,7 @@ def _sample_faults(reader: SupportsChecking, shard: ShardInfo, depth: Depth) -> 
             yield f"sample {index} ({_key(reader, index)}) {fault}"
 
 
-def _lies(reader: Reader, info: DatasetInfo) -> Iterator[str]:
+def _claim_faults(reader: Reader, info: DatasetInfo) -> Iterator[str]:
     """What a sample is, where it is not what a dataset may hold, or not what this one's manifest says."""
     for index, sample in enumerate(reader):
         try:
@@ -202,7 +193,7 @@ def _image_fault(image: bytes | NDArray[np.uint8], info: DatasetInfo) -> str | N
     if not isinstance(image, bytes):
         return f"is raw, of shape {image.shape}, but the manifest says encoded"
     try:
-        kind = check(image)
+        kind = check(image, int(info.options.get("max_pixels", MAX_PIXELS)))
     except DataError as error:
         return str(error)
     return None if kind in info.media_types else f"is {kind}, which the manifest does not count"

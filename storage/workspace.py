@@ -7,6 +7,7 @@ its conversion finds no folder to rename from.
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -118,7 +119,8 @@ class Workspace:
 def locked(target: Path) -> Iterator[Workspace]:
     """The workspace of ``target``, for this process alone. DataError if another conversion has it, or it cannot be written."""
     with ExitStack() as stack:
-        for folder in [folder for folder in target.absolute().parents if not folder.exists()][::-1]:
+        # Not Path.exists, which raises below a folder that may not be entered.
+        for folder in [folder for folder in target.absolute().parents if not os.path.exists(folder)][::-1]:  # noqa: PTH110
             stack.callback(_remove_if_empty, folder)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

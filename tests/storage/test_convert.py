@@ -189,13 +189,18 @@ def test_the_function_is_there_although_a_module_has_its_name(source: Path, tmp_
     assert storage.convert(source, to="lmdb", out=tmp_path / "out", workers=1).stored_samples == 30
 
 
-def test_what_the_function_does_not_take(source: Path, tmp_path: Path) -> None:
-    wrong: dict[str, Any] = {"shard_size": "1MiB", "image_size": "big", "workers": -4}
-    for (name, value), said in zip(
-        wrong.items(), (r"takes no shard_size; .* shard_bytes", "got 'big'", "got -4"), strict=True
-    ):
-        with pytest.raises(UsageError, match=said):
-            storage.convert(source, to="lmdb", out=tmp_path / "out", **{name: value})
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("shard_size", "1MiB", r"takes no shard_size; .* shard_bytes"),
+        ("image_size", "big", "got 'big'"),
+        ("image_size", (8, 8, 3), r"got \(8, 8, 3\)"),
+        ("workers", -4, "got -4"),
+    ],
+)
+def test_what_the_function_does_not_take(name: str, value: Any, said: str, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        storage.convert(source, to="lmdb", out=tmp_path / "out", **{name: value})
 
 
 def test_what_is_encoded_again_is_counted_as_what_it_then_is(tmp_path: Path) -> None:

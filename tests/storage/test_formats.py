@@ -87,6 +87,17 @@ def test_a_broken_format_fails_the_suite(photos: Path, tmp_path: Path, monkeypat
         check_round_trip("lossy", "encoded", photos, tmp_path / "out")
 
 
+@pytest.mark.parametrize("wrong", [np.zeros((9, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32), b"a file"])
+@pytest.mark.parametrize("name", ["hdf5", "lmdb"])
+def test_an_image_of_another_layout_is_refused(name: str, wrong: Any, tmp_path: Path) -> None:
+    """It would shift all that follow it, where images lie one behind the other."""
+    samples = [Sample(f"cat/{n}.png", 0, image) for n, image in enumerate([np.ones((8, 8, 3), np.uint8), wrong])]
+    with pytest.raises(DataError, match=r"cat/1.png: expected uint8 \(8, 8, 3\), got"):
+        FORMATS[name].write_shard(
+            samples, tmp_path / f"train-00000{FORMATS[name].suffix}", Layout(payload="raw", image_size=(8, 8))
+        )
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_workers_and_resume_change_no_byte(name: str, photos: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"to": name, "shard_bytes": 3000}
