@@ -49,6 +49,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What pytest-timeout would declare: benchmarks that take long are marked so, and run without the test extra too."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        config.addinivalue_line("markers", "timeout: seconds that a test may take, where pytest-timeout is installed")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With --benchmark-only no test runs, so none is imported: what only tests need may be missing."""
     tests = config.rootpath / "tests" in collection_path.parents
