@@ -71,7 +71,7 @@ def test_python_examples_run(document: Path, tmp_path: Path, monkeypatch: pytest
     if document.name in RUN_BY:
         assert (ROOT / RUN_BY[document.name]).is_file()
         pytest.skip(f"run by {RUN_BY[document.name]}")
-    draw(tmp_path / "photos", count=60)
+    draw(tmp_path / "photos", count=40)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "example"}
     for example in examples:

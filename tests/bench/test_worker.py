@@ -114,6 +114,7 @@ def test_what_is_read_while_opening_is_no_part_of_a_cold_epochs_bytes(tmp_path: 
     assert answer.warm.opening_read_bytes is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loader", "cache"), [("threaded", True), ("tfdata", False)])
 def test_memory_is_the_cases_own_and_not_what_another_left(tmp_path: Path, loader: str, cache: bool) -> None:
     """Half and twice: how many batches tf.data holds at one time varies."""
