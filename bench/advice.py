@@ -14,8 +14,8 @@ from statistics import median
 
 from bench.breakeven import at_hand
 from bench.case import Case
-from bench.choices import decisive_step
-from bench.compare import Comparison, against, compare, leader
+from bench.choices import best, decisive_step, nearly
+from bench.compare import Comparison, compare
 from bench.flags import warnings
 from bench.metrics import METRICS
 from bench.record import DatasetFacts, Measured, Run
@@ -148,19 +148,13 @@ def _choose(
 
     ``free`` are the FORMAT-PAYLOAD that need no conversion.
     """
-    named = {case.id: case for case in group}
-    by_case = {case.id: measured[case] for case in group}
-    fastest = leader(by_case)
-    verdicts = against(fastest, by_case, searched=True)
-    tied = [named[fastest], *(named[name] for name, found in verdicts.items() if found.verdict == "tie")]
-    # Only what is nearly as fast may stand in for the fastest: a tie of a noisy case can hide a large difference.
-    near = [case for case in tied if median(by_case[case.id].values()) >= 0.97 * median(by_case[fastest].values())]
+    _, tied = best(measured, group)
 
     def cost(case: Case) -> tuple[bool, bool, int, float]:
         alone = measured.get(case.alone, {0: 0.0})
         return case != now, _store(case) not in free, stored[_store(case)].stored_bytes, -median(alone.values())
 
-    return min(near, key=cost), tied
+    return min(nearly(measured, tied), key=cost), tied
 
 
 def _store(case: Case) -> str:

@@ -89,8 +89,6 @@ def best(
     beaten = now if any(one.verdict == "faster" for one in found.values()) else None
     first = next(case for case in group if case.id == fastest)
     tied = [case for case in among or group if case != first and case != beaten and verdicts[case.id].verdict == "tie"]
-    least = NEARLY * median(measured[first].values())
-    near = [first, *(case for case in tied if median(measured[case].values()) >= least)]
 
     def rank(case: Case) -> tuple[float, float]:
         # By default, loading alone is measured with the preprocessing outside the model only.
@@ -98,7 +96,13 @@ def best(
         alone = measured.get(case.alone) or measured.get(outside) or {0: 0.0}
         return median(alone.values()), median(measured[case].values())
 
-    return max(near, key=rank), [first, *tied]
+    return max(nearly(measured, [first, *tied]), key=rank), [first, *tied]
+
+
+def nearly(measured: Mapping[Case, Mapping[int, float]], tied: Sequence[Case]) -> list[Case]:
+    """Of the fastest seen, which comes first, and its ties: those that may stand in for it, itself too."""
+    least = NEARLY * median(measured[tied[0]].values())
+    return [case for case in tied if median(measured[case].values()) >= least]
 
 
 def _entry(measured: Mapping[Case, Mapping[int, float]], case: Case, tied: Sequence[Case]) -> dict[str, Any]:

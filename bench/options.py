@@ -134,11 +134,6 @@ def processors() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def option(name: str) -> str:
-    """How a field is written on a command line."""
-    return f"--{name.replace('_', '-')}"
-
-
 def _known(flag: str, given: Iterable[str], valid: Iterable[str], *, several: bool = True) -> None:
     valid = list(valid)
     expected = "one or more of" if several else "one of"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.options import RunOptions
 from bench.record import load_info
 from storage.errors import DataError
+from storage.files import missing_folders
 
 RESUME = "resume.json"
 """The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
@@ -37,8 +37,7 @@ def new_folder(results: Path) -> Path:
 
 def check_room(results: Path) -> None:
     """DataError if no run's folder can be made there; leaves nothing behind."""
-    # Not Path.exists, which raises below a folder that may not be entered.
-    missing = [place for place in (results, *results.parents) if not os.path.exists(place)]  # noqa: PTH110
+    missing = missing_folders(results)
     new_folder(results).rmdir()
     with suppress(OSError):  # Another run may have begun there meanwhile.
         for place in missing:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bench.flags import warnings, word
 from bench.model import application, image_size_of, is_own
-from bench.options import DEFAULT_LOADERS, RunOptions, names, option, seconds
+from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
@@ -29,7 +29,7 @@ from bench.vary import files_by_name, size, variations
 from loaders import LOADERS
 from loaders.sample import not_installed
 from storage.console import counted
-from storage.errors import UsageError
+from storage.errors import UsageError, option
 
 NAMED_REASONS = 3
 SETTINGS = (

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def option(name: str) -> str:
+    """A parameter as a command line spells it: ``image_size`` is ``--image-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
 class FeedbenchError(Exception):
     """Something the user can mend. The message names the file or option, what was expected, what came, what to do."""
 

@@ -53,6 +53,12 @@ def alone(lock: Path, *, wait: bool) -> Iterator[None]:
         os.close(handle)
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """``path`` and the folders above it, those that are not there, innermost first."""
+    # Not Path.exists, which raises below a folder that may not be entered.
+    return [folder for folder in (path, *path.parents) if not os.path.exists(folder)]  # noqa: PTH110
+
+
 def open_regular(path: Path) -> int:
     """A handle to read ``path`` by. OSError if it is no regular file: a pipe or a device may wait, or go on, for ever."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait here for its other end

@@ -12,7 +12,7 @@ from typing import Any
 from storage import FORMATS
 from storage.base import MANIFEST, PAYLOADS, RESIZES, Layout, Payload, Resize, layout_options
 from storage.dataset import read_info
-from storage.errors import UsageError
+from storage.errors import UsageError, option
 from storage.media import MAX_PIXELS
 from storage.plan import Order
 from storage.shards import OnError
@@ -50,7 +50,7 @@ class Recipe:
                                    ("max_side", self.max_side, 0), ("seed", self.seed, 0), ("max_pixels", self.max_pixels, 1),
                                    ("quality", self.quality, 1)):  # fmt: skip
             if value < least:
-                raise UsageError(f"{option(name)} must be at least {least}; got {value}")
+                raise UsageError(f"{_option(name)} must be at least {least}; got {value}")
         if math.prod(self.image_size) > MAX_PIXELS:
             raise UsageError(f"--image-size must be of at most {MAX_PIXELS:,} pixels; got {self.image_size}")
         if self.quality > 100:
@@ -106,17 +106,17 @@ def keeping_raw(recipe: Recipe, asked: Mapping[str, Any], root: Path) -> Recipe:
         height, width = kept["image_size"]
         raise UsageError(
             f"{root} holds raw images of {height}x{width}, resized by {kept['resize']}: leave out "
-            f"{' and '.join(map(option, other))}, or convert from the original images"
+            f"{' and '.join(map(_option, other))}, or convert from the original images"
         )
     return replace(recipe, **kept)
 
 
-def option(name: str) -> str:
+def _option(name: str) -> str:
     """A parameter of ``convert`` as its command line spells it."""
-    return "--" + name.replace("shard_bytes", "shard_size").replace("_", "-")
+    return option("shard_size" if name == "shard_bytes" else name)
 
 
 def one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     """UsageError unless ``value`` of the parameter ``name`` is one of ``valid``."""
     if value not in valid:
-        raise UsageError(f"{option(name)} must be one of {', '.join(valid)}; got {value!r}")
+        raise UsageError(f"{_option(name)} must be one of {', '.join(valid)}; got {value!r}")

@@ -7,7 +7,6 @@ its conversion finds no folder to rename from.
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from storage.base import MANIFEST
 from storage.errors import DataError, UsageError
-from storage.files import alone, beside, exchange, sync
+from storage.files import alone, beside, exchange, missing_folders, sync
 
 NOTES = ".writing"
 """The folder of a conversion under way: the recipe, the listing of the source, a note for each finished shard."""
@@ -119,8 +118,7 @@ class Workspace:
 def locked(target: Path) -> Iterator[Workspace]:
     """The workspace of ``target``, for this process alone. DataError if another conversion has it, or it cannot be written."""
     with ExitStack() as stack:
-        # Not Path.exists, which raises below a folder that may not be entered.
-        for folder in [folder for folder in target.absolute().parents if not os.path.exists(folder)][::-1]:  # noqa: PTH110
+        for folder in missing_folders(target.absolute().parent)[::-1]:
             stack.callback(_remove_if_empty, folder)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
