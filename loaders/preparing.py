@@ -34,15 +34,18 @@ class Scratch:
 
 @dataclass
 class Work:
-    """A batch on its way: ``images`` and ``labels`` are filled part by part; ``parts`` are still missing."""
+    """A batch on its way: ``images`` and ``labels`` are filled part by part; ``parts`` are still missing.
+
+    ``lost`` are the places of samples that could not be read and were skipped.
+    """
 
     number: int
     draws: Draws | None
     indices: NDArray[np.int64]
     images: NDArray[Any]
     labels: NDArray[np.int64]
-    kept: NDArray[np.bool_]
     parts: int
+    lost: list[int] = field(default_factory=list)
     failure: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,7 +99,7 @@ class Preparer:
         self._resize, self._cv2 = pixels.resizer(spec.image_size, spec.resize), cv2
 
     def fill(self, work: Work, start: int, stop: int) -> None:
-        """Samples ``start`` to ``stop`` of a batch. Where ``kept`` becomes False, a sample could not be read and was skipped.
+        """Samples ``start`` to ``stop`` of a batch; those that cannot be read are skipped, and ``lost``.
 
         Raises DataError, naming the sample, if ``on_error`` is ``stop``.
         """
@@ -115,7 +118,7 @@ class Preparer:
             except DataError as error:
                 if self.spec.on_error == "stop":
                     raise self._named(index, error) from error
-                work.kept[place] = False
+                work.lost.append(place)
 
     def _one(self, work: Work, place: int, index: int, scratch: Scratch) -> None:
         """Read, decode and resize one image, to its place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from ctypes import addressof, c_char
 from typing import Any, TypeAlias
 
 import keras
@@ -28,7 +29,7 @@ def tensor_of(array: NDArray[Any]) -> tf.Tensor:
     ``tf.convert_to_tensor`` always copies: 1.6 ms for 32 images of 160 × 160, where this takes 4 µs.
     """
     array = np.asarray(array)  # some libraries hand over their own tensors
-    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous or not array.size or not array.flags.writeable:
+    if not array.flags.carray or not array.size or addressof(c_char.from_buffer(array)) % ALIGNMENT:
         return tf.convert_to_tensor(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 

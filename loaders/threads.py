@@ -93,7 +93,6 @@ class Threads:
             chosen,
             self._images.take(count),
             self._labels.take(count),
-            np.ones(count, np.bool_),
             -(-count // self._task),
         )
 
@@ -161,10 +160,11 @@ class Threads:
     def _delivered(self, work: Work) -> Delivered:
         if STAGES.index(self.until) < STAGES.index(Stage.BATCH):
             return work.indices, work.labels
-        if work.kept.all():
+        if not work.lost:
             return work.images, work.labels
-        self.skipped += int((~work.kept).sum())
-        return work.images[work.kept], work.labels[work.kept]
+        self.skipped += len(work.lost)
+        kept = np.delete(np.arange(len(work.labels)), work.lost)
+        return work.images[kept], work.labels[kept]
 
     def close(self) -> None:
         """End the threads and close the stored dataset."""

@@ -148,7 +148,7 @@ class MappedRows:
         if len(self.ends) > 1:
             indices = indices + self.shifts[np.searchsorted(self.ends, indices, side="right")]
         # No number is out of range: "clip" is what copies straight into place, and lets go of Python's lock once for all.
-        np.take(self._rows, indices, axis=0, out=out, mode="clip")
+        self._rows.take(indices, 0, out, "clip")
 
 
 class GraphRows:
