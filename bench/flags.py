@@ -10,6 +10,7 @@ from statistics import fmean, median, stdev
 
 from bench.compare import rates
 from bench.metrics.base import counted
+from bench.metrics.images_per_s import rate
 from bench.record import Measured, RunInfo, RunRecord, measured
 from bench.tuned import OPTIONS
 
@@ -26,6 +27,10 @@ BUSY_SHARE = 0.02
 RESIDENT = 0.999
 EARLY_SHARE = 0.1
 THROTTLED_SHARE = 0.01
+FRESH_FAULTS = 16
+"""Page faults an image, more or fewer: 64 kB that the system had to give anew. Mapped files cost one for 16 pages, once."""
+KEEP_MEMORY = "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864"
+"""What has glibc keep freed memory, as ``mallopt(3)`` names it; the first is the most it takes."""
 
 
 def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
@@ -47,7 +52,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
     ]
     drifting = list(_drifting(speeds))
     if not any(flag.startswith("bimodal") for flag in found):
-        found[:0] = drifting or _unsteady(speeds)
+        found[:0] = drifting or list(_fresh_memory(records[0].phase, seen)) or _unsteady(speeds)
     return found
 
 
@@ -151,6 +156,23 @@ def _drifting(speeds: Sequence[float]) -> Iterator[str]:
             f"drifting: {abs(change):.0%} {'faster' if change > 0 else 'slower'} from the first sweep to the last: "
             "look for a warming CPU or a filling cache, then measure again"
         )
+
+
+def _fresh_memory(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
+    """In some sweeps memory came from the system again and again, and all of these were slower than all of the others."""
+    if phase == "cold_epoch":
+        return
+    by_faults = sorted(((one.minor_faults or 0) / max(sum(one.images), 1), rate(one) or 0.0) for one in seen)
+    cut = max(range(2, len(seen) - 1), key=lambda i: by_faults[i][0] - by_faults[i - 1][0], default=0)
+    if not cut or by_faults[cut][0] - by_faults[cut - 1][0] < FRESH_FAULTS:
+        return
+    kept, fresh = ([speed for _, speed in part] for part in (by_faults[:cut], by_faults[cut:]))
+    if max(fresh) >= min(kept) or median(fresh) > (1 - UNSTEADY) * median(kept):
+        return
+    yield (
+        f"fresh memory: {len(fresh)} of {len(seen)} sweeps took {by_faults[cut][0]:.0f} page faults an image or more and ran at "
+        f"{median(fresh) / median(kept):.0%} of the others' speed: train, and measure, with {KEEP_MEMORY} in the environment"
+    )
 
 
 def _unsteady(speeds: Sequence[float]) -> Iterator[str]:

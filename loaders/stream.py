@@ -29,7 +29,7 @@ def tensor_of(array: NDArray[Any]) -> tf.Tensor:
     ``tf.convert_to_tensor`` always copies: 1.6 ms for 32 images of 160 × 160, where this takes 4 µs.
     """
     array = np.asarray(array)  # some libraries hand over their own tensors
-    if not array.flags.carray or not array.size or addressof(c_char.from_buffer(array)) % ALIGNMENT:
+    if not array.flags.carray or not array.size or addressof(c_char.from_buffer(array.data)) % ALIGNMENT:
         return tf.convert_to_tensor(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 

@@ -93,6 +93,33 @@ def test_each_flag_has_figures_and_a_next_step(run: Run, words: str, changes: di
     assert re.match(words, found[0]), found
 
 
+def test_memory_that_comes_anew_is_told_from_a_noisy_machine(run: Run) -> None:
+    """By hand: 83 faults an image in the two slow sweeps, at 0.85 of the others' speed; then the same in the fast ones."""
+
+    def found(faults: list[int], speed: list[float]) -> list[str]:
+        made = []
+        for record, an_image, factor in zip(run.of(CASE.id, "warm"), faults, speed, strict=True):
+            assert isinstance(record.outcome, Measured)
+            one = record.outcome
+            changes = {
+                "wait_ns": [round(ns / factor) for ns in one.wait_ns],
+                "step_ns": [0] * len(one.step_ns),
+                "minor_faults": an_image * sum(one.images),
+            }
+            made.append(record.model_copy(update={"outcome": one.model_copy(update=changes)}))
+        return warnings(made, run.info)
+
+    (flag,) = found([1, 83, 2, 70, 0], [1.0, 0.85, 1.0, 0.85, 1.0])
+    assert flag.startswith("fresh memory: 2 of 5 sweeps took 70 page faults an image or more and ran at 8")
+    assert "MALLOC_TRIM_THRESHOLD_=" in flag
+    for faults, speed in (
+        ([83, 1, 70, 2, 60], [1.0, 0.85, 1.0, 0.85, 1.0]),  # where memory came anew it was faster
+        ([1, 83, 2, 1, 0], [1.0, 0.85, 1.0, 0.85, 1.0]),  # a single sweep
+        ([1, 14, 2, 12, 0], [1.0, 0.85, 1.0, 0.85, 1.0]),  # few faults
+    ):
+        assert [word(one) for one in found(faults, speed)] == ["unsteady"]
+
+
 def test_cold_that_nobody_proved_is_flagged(tmp_path: Path) -> None:
     case = Case(format="lmdb", payload="encoded", loader="tfdata", step=StepSpec(step="none"), cache="cold")
     run = synthetic_run(tmp_path, cases=[case])
