@@ -20,12 +20,14 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def share(value: float) -> str:
-    """``97.3%`` for 0.9731; at most one decimal."""
+    """``97.3%`` for 0.9731, ``2,050%`` for 20.503; at most one decimal."""
     if not isfinite(value):
         return significant(value)
     percent = 100 * value
     if 0 < abs(percent) < 0.05:
         return "<0.1%"
+    if abs(percent) >= 100:
+        return f"{significant(percent)}%"
     return f"{percent:.0f}%" if percent == round(percent) else f"{percent:.1f}%"
 
 

@@ -21,6 +21,8 @@ WIDTH = 560
 """Pixels of every panel's plot; a page may set another ``width``."""
 ROW = 19
 """Pixels a case: charts of many cases grow in height, not in density."""
+LABELS_APART = 6
+"""Pixels between two numbers of an axis: closer, and they read as one."""
 WIDE = 12.0
 """From this ratio of the largest to the smallest rate on, a logarithmic axis."""
 
@@ -79,12 +81,12 @@ def rate_scale(rates: Iterable[float], room: float = 1.12) -> alt.Scale:
 def number_axis(scale: alt.Scale | None = None) -> alt.Axis:
     """Ticks as plain numbers with thousands apart; on a logarithmic ``scale`` at 1, 2 and 5 of each power of ten."""
     if scale is None or scale.to_dict().get("type") != "log":
-        return alt.Axis(format=",.6~r", labelOverlap=True)
+        return alt.Axis(format=",.6~r", labelOverlap=True, labelSeparation=LABELS_APART)
     low, high = scale.to_dict()["domain"]
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     digits = (1, 2, 5) if high / low < 2000 else (1,)
     found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
-    return alt.Axis(format=",.6~r", labelOverlap=True, values=found)
+    return alt.Axis(format=",.6~r", labelOverlap=True, labelSeparation=LABELS_APART, values=found)
 
 
 def height(table: DataFrame, least: int = 2) -> int:

@@ -225,7 +225,7 @@ def test_few_and_many_cases_fit_the_screen(browser: Any, sized: Path, size: str)
     with opened(browser, sized, size) as watched:
         for chart in watched.drawn():
             box = chart.locator(".panel:not(.off) svg").first.bounding_box()
-            assert box["width"] <= SIZES[size][0]
+            assert 0.9 * chart.locator("..").bounding_box()["width"] < box["width"] <= SIZES[size][0]
         assert watched.page.evaluate("document.documentElement.scrollWidth") == SIZES[size][0]
         shown = watched.page.locator('figure[data-chart="throughput"] .panel:not(.off)').first
         labels = shown.locator(".role-axis-label text").all_text_contents()
@@ -241,6 +241,16 @@ def test_a_phone_shows_legends_names_and_claims_whole(browser: Any, report: Path
             return box.width && (box.left < left - 1 || box.right > right + 1);
         }).map(text => text.textContent);
     })"""
+    struck = """svgs => svgs.flatMap(svg => [...svg.querySelectorAll(".root > g > .background")].flatMap(frame => {
+        if (["none", "transparent"].includes(getComputedStyle(frame).stroke)) return [];
+        const { left, top } = frame.getBoundingClientRect();
+        return [...svg.querySelectorAll(".role-axis-label text")].filter(text => {
+            const box = text.getBoundingClientRect();
+            return box.right > left + 1 && box.top < top && box.bottom > top;
+        }).map(text => text.textContent);
+    }))"""
+    broken = """words => words.filter(word => word.offsetHeight > 1.5 * parseFloat(getComputedStyle(word).lineHeight))
+        .map(word => word.textContent)"""
     with opened(browser, report, "phone") as watched:
         watched.drawn()
         page = watched.page
@@ -248,6 +258,9 @@ def test_a_phone_shows_legends_names_and_claims_whole(browser: Any, report: Path
         assert "image_data_generator" in legends
         assert [name for name in legends if name.endswith("…")] == []
         assert page.eval_on_selector_all(".panel svg", outside) == []
+        assert page.eval_on_selector_all(".panel svg", struck) == [], "no frame goes through a name"
+        assert page.locator(".command span", has_text="--step").count() > 0
+        assert page.eval_on_selector_all(".command span", broken) == [], "lines of a command break between its words"
         for summary in page.locator("#claims details summary, #break_even details summary").all():
             summary.click()
         fits = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.getAttribute('aria-label'))"

@@ -382,3 +382,8 @@ def test_one_of_a_kind_is_counted_as_one(tmp_path: Path) -> None:
     case = Case(format="directory", payload="encoded", loader="tfdata")
     one = synthetic_run(tmp_path, cases=[case], sweeps=1)
     assert " · 1 case · 1 sweep\n" in summary(one, tables(one))
+
+
+def test_a_share_has_three_digits_and_at_most_one_decimal() -> None:
+    shares = (0.0003, 0.0941, 0.97312, 1.0, 1.3034, 20.503)
+    assert [share(one) for one in shares] == ["<0.1%", "9.4%", "97.3%", "100%", "130%", "2,050%"]

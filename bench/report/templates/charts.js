@@ -56,7 +56,8 @@
       return next;
     };
     const room = long ? 2.5 : 1.8;
-    return { ...changed(spec), height: typeof spec.height === "number" ? spec.height * room : { step: 19 * room } };
+    // Without a frame: its upper edge would go through the first name.
+    return { ...changed(spec), view: { stroke: null }, height: typeof spec.height === "number" ? spec.height * room : { step: 19 * room } };
   }
 
   // The names in a legend, as far as its scale tells them.
