@@ -24,6 +24,13 @@ STEP, HOW = "The training step", "How it is measured"
 """Panels of ``feedbench run --help``."""
 
 
+def path(given: str | Path) -> Path:
+    """A path of a command line, or its default. An empty one (a variable that is not set) would silently be the current folder."""
+    if not str(given).strip():
+        raise typer.BadParameter("it is empty; expected a path, such as . for the current folder")
+    return Path(given)
+
+
 @app.callback()
 def feedbench(_version: console.Version = False) -> None:
     """Measure input pipelines end to end."""
@@ -31,8 +38,10 @@ def feedbench(_version: console.Version = False) -> None:
 
 @app.command()
 def advise(
-    images: Annotated[Path, typer.Argument(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.")],
-    model: Annotated[Path | None, typer.Option(help="Your model, as model.save('NAME.keras') wrote it.")] = None,
+    images: Annotated[Path, typer.Argument(parser=path, help="Folder CLASS/FILE or SPLIT/CLASS/FILE.")],
+    model: Annotated[
+        Path | None, typer.Option(parser=path, help="Your model, as model.save('NAME.keras') wrote it.")
+    ] = None,
     today: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +55,7 @@ def advise(
     step: Annotated[
         str | None, typer.Option(help="As in feedbench run, such as emulated:1800 for a GPU you don't have.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("results"),
+    results: Annotated[Path, typer.Option(parser=path, help="Where the run's folder is made.")] = Path("results"),
 ) -> None:
     """Measure what matters and say what to do; it may be nothing.
 
@@ -64,8 +73,11 @@ def advise(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="The run to compare with: its folder, or the sweeps.csv of a stored baseline.")],
-    b: Annotated[Path, typer.Argument(help="The run that is judged: its folder, or a sweeps.csv.")],
+    a: Annotated[
+        Path,
+        typer.Argument(parser=path, help="The run to compare with: its folder, or the sweeps.csv of a stored baseline."),
+    ],
+    b: Annotated[Path, typer.Argument(parser=path, help="The run that is judged: its folder, or a sweeps.csv.")],
     fail_if: Annotated[
         list[str] | None, typer.Option(help="slower:5% (established, not merely seen) or failed; may be given twice.")
     ] = None,
@@ -91,7 +103,9 @@ def model(
     classes: Annotated[
         int | None, typer.Option(help="Show it as it is trained here, with a head for so many classes.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where to draw it.", show_default="results/NAME.png")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(parser=path, help="Where to draw it.", show_default="results/NAME.png")
+    ] = None,
 ) -> None:
     """Print a model's layers and parameters, and draw it.
 
@@ -105,7 +119,7 @@ def model(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder, such as results/latest.")],
+    run: Annotated[Path, typer.Argument(parser=path, help="A run's folder, such as results/latest.")],
     today: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +141,7 @@ def report(
 def run(
     context: typer.Context,
     images: Annotated[
-        Path | None, typer.Option(help="Folder CLASS/FILE or SPLIT/CLASS/FILE.", show_default="demo images")
+        Path | None, typer.Option(parser=path, help="Folder CLASS/FILE or SPLIT/CLASS/FILE.", show_default="demo images")
     ] = None,
     formats: Annotated[str | None, typer.Option(help="Several with commas.", show_default="all built in")] = None,
     payloads: Annotated[str | None, typer.Option(help="encoded,raw")] = None,
@@ -219,9 +233,11 @@ def run(
             rich_help_panel=HOW,
         ),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where the run's folder is made.", rich_help_panel=HOW)] = Path("results"),
+    results: Annotated[Path, typer.Option(parser=path, help="Where the run's folder is made.", rich_help_panel=HOW)] = Path(
+        "results"
+    ),
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted run (its folder).", rich_help_panel=HOW)
+        Path | None, typer.Option(parser=path, help="Go on with an interrupted run (its folder).", rich_help_panel=HOW)
     ] = None,
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
@@ -266,7 +282,7 @@ def selfcheck(
 
 @app.command()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="A stored dataset, as python -m storage.convert wrote it.")],
+    dataset: Annotated[Path, typer.Argument(parser=path, help="A stored dataset, as python -m storage.convert wrote it.")],
     loader: Annotated[str, typer.Option(help="Which input pipeline feeds it.")] = "tfdata",
     epochs: Annotated[int, typer.Option(help="Epochs before fine-tuning.")] = 10,
     fine_tune_epochs: Annotated[
@@ -312,7 +328,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     results: Annotated[
         Path | None,
-        typer.Option(help="Its folder; a training that stands there goes on.", show_default="a new one in results"),
+        typer.Option(
+            parser=path, help="Its folder; a training that stands there goes on.", show_default="a new one in results"
+        ),
     ] = None,
 ) -> None:
     """Train as in transfer learning: the head, then fine-tuning; leave history, curves and model in a folder.

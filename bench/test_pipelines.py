@@ -36,7 +36,7 @@ def options(config: pytest.Config) -> RunOptions:
                      "vary", "today")
     }  # fmt: skip
     for name in ("images", "results"):
-        given[name] = Path(given[name]) if given[name] is not None else None
+        given[name] = Path(given[name]) if given[name] else given[name]  # An empty one is refused, as any empty text is.
     if not timed(config):
         given |= {"batch_size": 8, "image_size": "48", "limit": 24, "sweeps": 1, "tiny": True}
     try:

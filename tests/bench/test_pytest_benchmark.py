@@ -101,7 +101,7 @@ def test_a_later_run_is_compared_with_it(folder: Path) -> None:
             "--today limit:decode: a limit is no pipeline that one could have; name one, such as memory-raw-known:2000-model",
         ),
         ("--formats=zarr", 2, "--formats: unknown name 'zarr'; expected one or more of: directory"),
-        ("--loaders=", 2, "--loaders is empty: give a value, or leave the option out"),
+        ("--images=", 2, "--images is empty: give a value, or leave the option out"),
         ("--images=nowhere", 2, "--images: nowhere is not a folder"),
         ("--limit=x", 4, "argument --limit: invalid int value: 'x'"),
     ],
