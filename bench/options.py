@@ -75,7 +75,7 @@ class RunOptions:
         try:
             LoaderSpec(seed=self.seed)
         except UsageError as error:
-            raise UsageError(f"--seed: {error}") from error
+            raise UsageError(f"--{error}") from error  # It begins with the field's name.
         for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
@@ -90,7 +90,7 @@ class RunOptions:
                 try:
                     StepSpec(step=step)
                 except UsageError as error:
-                    raise UsageError(f"--step: {error} (a run also takes {CALIBRATE})") from error
+                    raise UsageError(f"--{error} (a run also takes {CALIBRATE})") from error
         if any(one.name == "fine_tune_at" for one in self.vary) and "fine_tune" not in self.steps:
             raise UsageError("--fine-tune-at changes --step fine_tune only, which is not asked for; name that step, too")
 

@@ -62,7 +62,9 @@ def variations(texts: Iterable[str], loaders: Sequence[str], option: str = "--va
         try:
             found[name] = _variation(name, parts, [loader for loader in loaders if loader in LOADERS])
         except UsageError as error:
-            raise UsageError(f"{option}: {error}") from error
+            words = str(error)
+            own = option != "--vary" and words.startswith(f"{name} ")
+            raise UsageError(f"{option}{words.removeprefix(name)}" if own else f"{option}: {words}") from error
     return tuple(found.values())
 
 

@@ -212,7 +212,7 @@ def around(folder: Path) -> set[Path]:
         (["run", "--formats=zarr"], 2, "--formats: unknown name 'zarr'; expected one or more of: directory"),
         (["run", "--images="], 2, "'--images': it is empty; expected a path, such as . for"),
         (["run", "--loaders=known:null", "--results="], 2, "'--results': it is empty; expected a path"),
-        (["run", "--step=emulated"], 2, "--step: step emulated:RATE takes .* emulated:1800"),
+        (["run", "--step=emulated"], 2, "--step emulated:RATE takes .* emulated:1800"),
         (["run", "--vary=workers"], 2, "--vary takes NAME=VALUE,VALUE, such as workers=1,2; got 'workers'"),
         (["run", "--sweeps=0"], 2, "--sweeps must be a whole number of at least 1"),
         (["run", "--isolation=none"], 2, "--isolation: unknown name 'none'; expected one of: case, sweep"),
