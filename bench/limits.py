@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.case import Case, StepSpec
-from loaders.base import LoaderSpec
+from loaders.base import ClosedByWith, LoaderSpec
 from storage import open_dataset
+from storage.console import counted
 from storage.errors import DataError, UsageError
 
 LIMITS = ("limit:decode", "limit:gather", "limit:step")
@@ -44,7 +45,24 @@ def step_case(batch_size: int, image_size: tuple[int, int], step: StepSpec) -> C
     return Case(format="memory", payload="raw", loader="limit:step", spec=spec, step=step)
 
 
-class LimitFeed:
+def too_large(case: Case) -> str | None:
+    """Why a limit cannot be measured whatever the dataset: what it holds in memory is a single batch. None for any other case."""
+    if case.loader not in ("limit:decode", "limit:gather"):
+        return None
+    held = most_held(case.loader, case.spec.image_size)
+    if held > case.spec.batch_size:
+        return None
+    lower = "--batch-size" if held == MOST_SAMPLES else "--image-size or --batch-size"
+    return f"{case.loader} holds at most {counted(held, 'image')} in memory, and an epoch needs two batches: lower {lower}"
+
+
+def most_held(name: str, image_size: tuple[int, int]) -> int:
+    """How many images a limit holds in memory at most: decoded ones fill it sooner."""
+    height, width = image_size
+    return MOST_SAMPLES if name == "limit:decode" else min(MOST_SAMPLES, MOST_BYTES // (height * width * 3))
+
+
+class LimitFeed(ClosedByWith):
     """Batches of work for a thread a processor; ``work`` takes the indices of a batch and gives its pixels (or None)."""
 
     layers: Sequence[Any] = ()
@@ -124,7 +142,7 @@ def _gather(path: Path, split: str, spec: LoaderSpec) -> LimitFeed:
     height, width = spec.image_size
     rows: list[NDArray[np.uint8]] = []
     with open_dataset(path, split) as dataset:
-        for sample in islice(dataset, min(MOST_SAMPLES, MOST_BYTES // (height * width * 3))):
+        for sample in islice(dataset, most_held("limit:gather", spec.image_size)):
             image = decode(sample.image) if isinstance(sample.image, bytes) else sample.image
             rows.append(image if image.shape[:2] == (height, width) else resize(image, (height, width), spec.resize))
     stored = np.stack(rows)

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args, get_type_hints, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args, get_type_hints, runtime_checkable
 
-from storage.base import RESIZES, DatasetInfo, Resize
+import numpy as np
+
+from storage.base import RESIZES, DatasetInfo, Resize, height_and_width
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,19 +112,14 @@ class LoaderSpec:
     def __post_init__(self) -> None:
         options: Any = self.options
         pairs = options.items() if isinstance(options, Mapping) else options
-        object.__setattr__(self, "options", tuple(sorted((str(key), value) for key, value in pairs)))
+        object.__setattr__(self, "options", tuple(sorted((str(key), _of_python(value)) for key, value in pairs)))
+        object.__setattr__(self, "image_size", height_and_width(self.image_size))
+        for each in fields(self):
+            object.__setattr__(self, each.name, _of_python(getattr(self, each.name)))
         for name, least in (("batch_size", 1), ("workers", 0), ("prefetch", 0), ("seed", 0)):
             _at_least(name, getattr(self, name), least)
-            object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's, JSON knows nothing
         if self.seed > LARGEST_SEED:
             raise UsageError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
-        size: Any = self.image_size
-        sides = (size, size) if isinstance(size, Integral) else size
-        if not isinstance(sides, tuple | list) or len(sides) != 2:
-            raise UsageError(f"image_size must be N or (height, width), got {size!r}")
-        for side in sides:
-            _at_least("image_size", side, 1)
-        object.__setattr__(self, "image_size", tuple(int(side) for side in sides))
         for name in ("augment", "shuffle", "deterministic", "drop_remainder", "cache"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -149,7 +146,8 @@ CLOSED = "this feed is closed: build another to go on"
 class Feed(Protocol):
     """What a loader builds: a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``, so that ``model.fit`` takes it.
 
-    It owns its reader: ``close()`` ends threads, processes, maps and handles. Each pass has a new order.
+    It owns its reader: ``close()``, or the end of ``with feed:``, ends threads, processes, maps and handles. Each pass has a
+    new order.
     """
 
     layers: Sequence[keras.Layer]
@@ -165,6 +163,25 @@ class Feed(Protocol):
         """
 
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: object) -> None:
+        """Closes it."""
+
+
+class ClosedByWith:
+    """``with feed:`` closes it at its end, an error or not."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End threads, processes, maps and handles."""
+        raise NotImplementedError
 
 
 class Loader(Protocol):
@@ -205,6 +222,11 @@ def own_options(loader: object) -> dict[str, Any]:
 def check_epoch(n: int) -> None:
     """UsageError unless a pass can have this number."""
     _at_least("the number of a pass", n, 0)
+
+
+def _of_python(value: Any) -> Any:
+    """A number, flag or text of NumPy's as Python's own: of NumPy's, JSON knows nothing."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _at_least(name: str, value: Any, least: int) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from loaders.base import CLOSED
+from loaders.base import CLOSED, ClosedByWith
 from storage.errors import UsageError
 
 
-class Closable(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
+class Closable(ClosedByWith, tf.data.Dataset):  # type: ignore[misc]  # TensorFlow ships no types
     """Whatever reads a dataset takes its variant tensor first."""
 
     closed = False

@@ -11,6 +11,7 @@ from typing import Any
 
 from loaders import LOADERS
 from loaders.base import Feed, LoaderSpec, own_options
+from loaders.sample import batches_in
 from storage import open_dataset
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
@@ -62,7 +63,7 @@ def load(
                 reason = f"no setting {unknown[0]!r}"
             else:
                 spec = _spec(name, dataset.info, wanted)
-                unsupported = LOADERS[name].unsupported(dataset.info, spec)
+                unsupported = _no_batch(len(dataset), spec) or LOADERS[name].unsupported(dataset.info, spec)
                 if unsupported is None:
                     return LOADERS[name].build(dataset, spec)
                 reason = f"cannot serve {path}: {unsupported}"
@@ -100,6 +101,13 @@ def _choices(results: Path) -> dict[str, tuple[str, Mapping[str, Any]]]:
         raise DataError(f"{file}: {error.strerror}. A finished `feedbench run` leaves one in its folder.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not the choices of a run: {error}") from error
+
+
+def _no_batch(samples: int, spec: LoaderSpec) -> str | None:
+    """Why an epoch would have no batch, over which ``fit`` would train nothing, without a word; None if it has one."""
+    if not spec.drop_remainder or batches_in(samples, spec):
+        return None
+    return f"drop_remainder leaves no batch of {spec.batch_size}: the split has {samples} samples"
 
 
 def _known(loader: str) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 
+from loaders.base import ClosedByWith
 
-class NumberedPasses(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
+
+class NumberedPasses(ClosedByWith, keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
     """Batches by number, of the pass of ``model.fit`` that is under way or comes next. A plain loop is the next pass too.
 
     ``fit`` shuffles the numbers of batches by Python's own generator, which no seed of ours reaches: give

@@ -110,6 +110,7 @@ class StreamFeed(Closable):
         if self._direct:
             yield from ((tensor_of(images), tensor_of(labels)) for images, labels in self._pass(n))
             return
+        check_epoch(n)  # None would be whichever is next
         try:
             yield from self._through_tf_data(n)
         except tf.errors.OpError:

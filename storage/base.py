@@ -10,14 +10,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 from storage.media import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -359,3 +360,12 @@ __all__: Sequence[str] = (
     "SupportsStructureCheck",
     "layout_options",
 )
+
+
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) in pixels; a whole number stands for a square. UsageError for what is neither."""
+    sides: Any = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    two = isinstance(sides, tuple | list) and len(sides) == 2
+    if not two or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
+        raise UsageError(f"image_size must be N or (height, width), whole numbers of at least 1; got {image_size!r}")
+    return int(sides[0]), int(sides[1])

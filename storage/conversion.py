@@ -19,12 +19,12 @@ from typing import Any
 
 from storage import left_out
 from storage.backends import BACKENDS, run, ticking
-from storage.base import DatasetInfo, Resize, ShardInfo, SplitInfo
+from storage.base import DatasetInfo, Resize, ShardInfo, SplitInfo, height_and_width
 from storage.dataset import manifest_text, read_info
 from storage.errors import DataError, UsageError
 from storage.origin import default_out, origin, source_name
 from storage.plan import PlannedShard, PlannedSplit, plan_splits
-from storage.recipe import Recipe, height_and_width, keeping_raw, one_of
+from storage.recipe import Recipe, keeping_raw, one_of
 from storage.scan import check_source, scan
 from storage.shards import DiskFullError, Done, Job, Task, disk_is_full
 from storage.source import Source
@@ -99,7 +99,7 @@ def convert(
     DataError
         The source or an image is at fault, or ``out`` cannot be written. UsageError: an option is.
     """
-    asked: dict[str, Any] = {"image_size": height_and_width(image_size), "resize": resize}
+    asked: dict[str, Any] = {"image_size": None if image_size is None else height_and_width(image_size), "resize": resize}
     asked = {name: value for name, value in asked.items() if value is not None}
     known = [field.name for field in fields(Recipe)]
     if unknown := sorted(options.keys() - set(known)):

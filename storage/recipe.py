@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +79,6 @@ class Recipe:
             image_size=self.image_size if self.payload == "raw" else None,
             options=layout_options(options),
         )
-
-
-def height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """As (height, width), or None. UsageError for what is neither a whole number nor two."""
-    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-    if sides is None:
-        return None
-    if not (isinstance(sides, (tuple, list)) and len(sides) == 2 and all(isinstance(side, Integral) for side in sides)):
-        raise UsageError(
-            f"image_size takes a whole number or (height, width), such as 160 or (120, 160); got {image_size!r}"
-        )
-    return int(sides[0]), int(sides[1])
 
 
 def keeping_raw(recipe: Recipe, asked: Mapping[str, Any], root: Path) -> Recipe:

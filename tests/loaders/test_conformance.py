@@ -168,10 +168,12 @@ def test_fit_takes_it_as_it_stands(stored: Stored, options: Options, loader: str
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_closed_feed_begins_no_pass(stored: Stored, options: Options, loader: str) -> None:
     feed: Any = build(stored, loader, replace(SPEC, options=options(loader)))
-    next(iter(feed.epoch(0)))
-    with pytest.raises(UsageError, match="the number of a pass must be a whole number of at least 0, got -1"):
-        list(feed.epoch(-1))
-    feed.close()
+    with feed as entered:
+        assert entered is feed
+        next(iter(feed.epoch(0)))
+        for wrong in (-1, None):
+            with pytest.raises(UsageError, match=f"the number of a pass must be a whole number of at least 0, got {wrong}"):
+                list(feed.epoch(wrong))
     with pytest.raises(UsageError, match="closed"):
         list(feed.epoch(1))
     with pytest.raises(UsageError, match="closed"):

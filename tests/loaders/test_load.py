@@ -16,7 +16,8 @@ import pytest
 import loaders
 from bench.choices import choices
 from loaders.base import LoaderSpec
-from loaders.tfdata import TfdataFeed
+from loaders.sample import options_of
+from loaders.tfdata import Options, TfdataFeed
 from loaders.threaded_feeds import ThreadedDataset
 from storage import FORMATS
 from storage.base import PAYLOADS
@@ -124,6 +125,7 @@ def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Pa
         ({"loader": "threaded", "hand_over": 1}, "hand_over must be text, got 1"),
         ({"loader": "tfdata", "image_size": 33}, "the stored images are"),
         ({"loader": "image_dataset_from_directory"}, "reads directories only"),
+        ({"batch_size": 49, "drop_remainder": True}, "drop_remainder leaves no batch of 49: the split has 48"),
         ({"split": "test"}, "has no split 'test'"),
         ({"loader": "tfdata", "results": "run"}, 'results are for loader="auto"'),
     ],
@@ -136,9 +138,12 @@ def test_says_in_one_line_what_is_wrong(stored: Stored, settings: dict[str, Any]
 
 
 @pytest.mark.parametrize("size", [np.int64(96), (np.int32(96), np.int64(96))])
-def test_whole_numbers_of_numpy_become_those_of_python(size: Any) -> None:
-    spec = LoaderSpec(image_size=size, batch_size=np.int64(7))  # type: ignore[arg-type]
-    assert json.loads(json.dumps(spec.changed())) == {"image_size": [96, 96], "batch_size": 7}
+def test_what_is_numpys_becomes_pythons(size: Any) -> None:
+    numbers: dict[str, Any] = {"image_size": size, "batch_size": np.int64(7), "options": {"buffer": np.int32(9)}}
+    spec = LoaderSpec(**numbers, augment=np.False_, dtype=np.str_("float32"))  # type: ignore[arg-type]
+    plain = {"image_size": [96, 96], "batch_size": 7, "options": [["buffer", 9]], "augment": False, "dtype": "float32"}
+    assert json.loads(json.dumps(spec.changed())) == plain
+    assert options_of(Options, spec).buffer == 9
 
 
 @pytest.mark.parametrize(
