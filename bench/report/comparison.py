@@ -10,8 +10,10 @@ from typing import Any
 import altair as alt
 
 from bench.agreement import agreement
+from bench.compare import Comparison
 from bench.gate import Change, Rule, Side, apart, broken, changes, fails
 from bench.gate_words import method, result, summary, warning
+from bench.report.digits import NO_BOUNDS, bounds
 from bench.report.drawing import Drawn
 from bench.report.files import put
 from bench.report.page import render
@@ -39,7 +41,10 @@ def write_comparison(a: Side, b: Side, path: Path, rules: Sequence[Rule] = ()) -
 
 
 def _drawn(found: Sequence[Change]) -> Drawn:
-    about = "B / A of every case with its interval: what lies wholly right of the line is faster in B."
+    about = (
+        "B / A of every case with its interval: what lies wholly right of the line is faster in B. "
+        "A bar from frame to frame has no bounds."
+    )
     spec = _chart(found).to_dict()
     return Drawn("ratios", "", about, spec | {"description": about})
 
@@ -59,6 +64,15 @@ def ticks(reach: float) -> list[float]:
     return sorted(found)
 
 
+def _shown(one: Comparison) -> tuple[float, ...]:
+    """The ratios that the axis must reach: an interval that bounds nothing would squeeze all others into a point.
+
+    A ratio itself gets some room, since a point on the frame is cut in half.
+    """
+    ends = () if bounds(one.low, one.high) == NO_BOUNDS else (one.low, one.high)
+    return (one.ratio**1.05, *ends)
+
+
 def _chart(found: Sequence[Change]) -> Any:
     import pandas as pd
 
@@ -71,7 +85,7 @@ def _chart(found: Sequence[Change]) -> Any:
         ],
         columns=columns,
     )
-    ends = [end for c in found for end in (c.decisive.low, c.decisive.high, c.decisive.ratio) if end > 0 and isfinite(end)]
+    ends = [end for c in found for end in _shown(c.decisive) if end > 0 and isfinite(end)]
     reach = max([1.05, *ends, *(1 / end for end in ends)])
     scale = alt.Scale(type="log", domain=[1 / reach, reach], nice=False, clamp=True)
     x = alt.X("ratio:Q", title="B / A, images/s", scale=scale, axis=alt.Axis(values=ticks(reach), format=",.6~r"))

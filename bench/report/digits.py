@@ -31,6 +31,11 @@ def share(value: float) -> str:
     return f"{percent:.0f}%" if percent == round(percent) else f"{percent:.1f}%"
 
 
+def hidden(effect: float) -> str:
+    """How large a change a tie could hide. Above 100% it says that the sweeps are too few, and no more."""
+    return "more than double" if effect > 1 else share(effect)
+
+
 def ratio(value: float) -> str:
     """``1.012``, ``2.35``, ``14.2``: what is near 1 needs the third decimal to be told from it."""
     if not isfinite(value):

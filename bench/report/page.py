@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.record import Run
 from bench.report import digits, scripts
@@ -71,10 +72,15 @@ def _templates() -> Environment:
     environment.filters |= {
         "full": lambda value: repr(float(value)), "json": scripts.as_json, "digits": digits.significant,
         "ratio": digits.ratio, "share": digits.share, "bytes": digits.in_bytes, "step": step_in_words,
-        "phase": phase_in_words, "epochs": epochs_in_words,
+        "phase": phase_in_words, "epochs": epochs_in_words, "hidden": digits.hidden, "options": _options,
     }  # fmt: skip
     environment.globals["show_bounds"] = _bounds
     return environment
+
+
+def _options(text: str) -> Markup:
+    """Text whose options stay whole at the end of a line: a browser breaks after any hyphen, and ``-`` and ``-step`` are none."""
+    return Markup(re.sub(r"(?<![\w-])--[a-z-]+", r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 def _bounds(low: float, high: float, show: str) -> tuple[str, str]:

@@ -393,6 +393,8 @@ def test_twice_as_fast_lies_as_far_from_one_as_half_as_fast() -> None:
     scales = [each["x"]["scale"] for each in encodings(picture) if "x" in each]
     assert {scale["type"] for scale in scales} == {"log"}
     assert scales[0]["domain"] == pytest.approx([1 / 2.1, 2.1])
+    found[1] = replace(found[1], comparison=Comparison("b", "b", 0.9, 1e-20, 1e20, "tie"))
+    assert [each["x"]["scale"] for each in encodings(_chart(found).to_dict()) if "x" in each] == scales, "it bounds nothing"
     assert as_svg(picture)
 
 

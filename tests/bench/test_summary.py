@@ -17,7 +17,7 @@ from bench.racing import beaten
 from bench.record import Run, Skipped, append_records, load_run
 from bench.report.csv import write_csv
 from bench.report.derived import tables
-from bench.report.digits import bounds, ratio, share, significant
+from bench.report.digits import bounds, hidden, ratio, share, significant
 from bench.report.first_epoch import first_epoch
 from bench.report.markdown import block, code, table, text
 from bench.report.summary import LIMIT_OF, MOST_ROWS, summary
@@ -387,3 +387,4 @@ def test_one_of_a_kind_is_counted_as_one(tmp_path: Path) -> None:
 def test_a_share_has_three_digits_and_at_most_one_decimal() -> None:
     shares = (0.0003, 0.0941, 0.97312, 1.0, 1.3034, 20.503)
     assert [share(one) for one in shares] == ["<0.1%", "9.4%", "97.3%", "100%", "130%", "2,050%"]
+    assert [hidden(one) for one in shares[1:]] == ["9.4%", "97.3%", "100%", "more than double", "more than double"]
