@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import machine, run_folder, sample_images
 from bench.case import Case
 from bench.datasets import facts, prepare
+from bench.limits import too_large
 from bench.matrix import Stored, cases, dataset_of, skip_reason
 from bench.options import RunOptions, processors
 from bench.quiet import load_tensorflow
@@ -92,7 +93,7 @@ class Schedule:
     def _meaningful(self) -> list[Case]:
         if any(case.format != "memory" for case in self.info.cases):
             load_tensorflow()
-        reasons = {case.id: skip_reason(case, self.stored) for case in self.info.cases}
+        reasons = {case.id: skip_reason(case, self.stored) or too_large(case) for case in self.info.cases}
         known = {record.case.id for record in self.records}
         asked = [case for case in self.info.cases if not case.loader.startswith("limit:")]
         if asked and all(reasons[case.id] for case in asked):

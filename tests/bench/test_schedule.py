@@ -115,13 +115,17 @@ def test_an_epoch_too_short_to_be_measured_is_a_row_before_anything_is_proven(tm
     asked = options(tmp_path, images=tmp_path / "photos")
     single = Case(format="hdf5", payload="encoded", loader="tfdata", spec=LoaderSpec(batch_size=fed, image_size=(8, 8)))
     half = replace(single, spec=replace(single.spec, batch_size=fed // 2), step=StepSpec(steps_per_execution=2))
+    _, large = limit_cases(8, (5000, 5000), 0)  # 75 MB an image
     watcher = Quiet()
-    stored = load_run(run(asked, watcher, "test", planned=[single, half, *limit_cases(fed, (8, 8), 0)]))
+    stored = load_run(run(asked, watcher, "test", planned=[single, half, *limit_cases(fed, (8, 8), 0), large]))
     assert watcher.visits == 0
     reasons = {record.case.id: record.outcome.reason for record in stored.records if isinstance(record.outcome, Skipped)}
-    assert len(reasons) == len(stored.info.cases) == 4
+    assert len(reasons) == len(stored.info.cases) == 5
     assert reasons[single.id].startswith("an epoch is a single batch, so there is no steady state: lower --batch-size")
     assert reasons[half.id].startswith("an epoch of 2 batches holds no steady state with steps_per_execution 2: at least 4")
+    assert reasons[large.id] == (
+        "limit:gather holds at most 7 images in memory, and an epoch needs two batches: lower --image-size or --batch-size"
+    )
 
 
 def test_an_image_that_is_left_out_is_named_with_the_list_of_all(tmp_path: Path) -> None:
