@@ -179,16 +179,18 @@ def test_limits_are_drawn_as_lines(shown: Tables) -> None:
         assert at == {rates[case] for case in rates.index if "limit:" in case}, name
 
 
-def test_what_emulated_accelerators_showed_is_held_against_the_curves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["warm", "cold"])
+def test_what_emulated_accelerators_showed_in_steady_state_is_held_against_the_curves(cache: str, tmp_path: Path) -> None:
     cases = [
-        Case(format="hdf5", payload="encoded", loader="tfdata", step=StepSpec(step=step))
+        Case(format="hdf5", payload="encoded", loader="tfdata", step=StepSpec(step=step), cache=cache)  # type: ignore[arg-type]
         for step in ("none", "emulated:90000")
     ]
     shown = tables(synthetic_run(tmp_path, cases=cases, sweeps=2))
     (point,) = [
         row for rows in spec("utilisation", shown)["datasets"].values() for row in rows if row.get("case") == cases[1].id
     ]
-    measured = shown.results.set_index("case")["accelerator_utilisation"][cases[1].id]
+    warm = shown.results[shown.results["phase"] == "warm"]
+    measured = warm.set_index("case")["accelerator_utilisation"][cases[1].id]
     assert (point["accelerator_images_per_s"], point["accelerator_utilisation"]) == (90_000, measured)
     scales = [
         encoding["x"]["scale"]["domain"]

@@ -32,10 +32,11 @@ def draw(tables: Tables) -> Any:
 
 
 def _emulated(tables: Tables) -> DataFrame:
-    """What was measured with emulated accelerators, to hold against the curves."""
+    """What was measured with emulated accelerators in steady state, to hold against the curves."""
     results = tables.results
     found = results[
         results["step"].str.startswith("emulated:")
+        & (results["phase"] == "warm")
         & results["accelerator_utilisation"].notna()
         & (results["format"] != "memory")
     ]
