@@ -99,12 +99,12 @@ class Worker:
         return answer
 
     def _death(self) -> str:
-        """How the process ended, with the last that it said."""
+        """How the process ended, with the last that it said, which need not be why (TensorFlow finds no GPU)."""
         code = self._process.wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._said.seek(0)
         lines = self._said.read()[-4000:].decode(errors="replace").strip().splitlines()
-        return f"the worker was {how}" + (f": {lines[-1][:300]}" if lines else "")
+        return f"the worker was {how}" + (f"; the last that it said: {lines[-1][:300]}" if lines else "")
 
     def kill(self) -> None:
         """End it and everything that it started."""
