@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 
-from bench.agreement import agreement
-from bench.gate import Change, Rule, apart, broken, changes, fails, read_side
-from bench.gate_words import method, result, summary, warning
+from bench.gate import Change, Rule, read_side
+from bench.gate_words import compared
 from bench.report.digits import NO_BOUNDS, bounds
 from storage.errors import DataError
 
@@ -22,32 +21,26 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     """
     rules = [Rule.parse(text) for text in fail_if]
     one, other = read_side(a), read_side(b)
-    found, failed = changes(one, other), broken(one, other)
-    if not found and not failed:
+    made = compared(one, other, rules)
+    if not made.changes and not made.broken:
         measured = "; ".join(f"{side.name} has {next((row.name for row in side.rates), 'none')}" for side in (one, other))
         raise DataError(f"{a} and {b} have no case in common that both measured: {measured}")
-    if warned := warning(one, other):
-        say(f"Warning: {warned}")
-    missing = apart(one, other)
-    width = max(len(case) for case in [*(change.case for change in found), *(case for case, _ in missing)])
+    if made.warning:
+        say(f"Warning: {made.warning}")
+    width = max(len(case) for case in [*(change.case for change in made.changes), *(case for case, _ in made.apart)])
     say(f"{'case':{width}}  {'A images/s':>10}  {'B images/s':>10}  B / A, with its interval")
-    for change in found:
+    for change in made.changes:
         say(f"{change.case:{width}}  {change.a_images_per_s:10.4g}  {change.b_images_per_s:10.4g}  {_words(change)}")
-    for case, why in missing:
+    for case, why in made.apart:
         say(f"{case:{width}}  not compared: {why}")
-    if found:
-        say(method(found))
-    say(summary(found, len(missing)))
-    if said := agreement(one, other).in_words:
-        say(said)
-    reasons = fails(rules, found, failed)
-    for line in result(rules, found, reasons):
-        say(line)
+    for line in (made.method, made.summary, made.agreement, *made.gate):
+        if line:
+            say(line)
     if html:
         from bench.report.comparison import write_comparison
 
-        say(f"The page: {write_comparison(one, other, (b if b.is_dir() else b.parent) / 'compare.html', rules)}")
-    return 1 if reasons else 0
+        say(f"The page: {write_comparison(made, (b if b.is_dir() else b.parent) / 'compare.html')}")
+    return 1 if made.failed else 0
 
 
 def _words(change: Change) -> str:

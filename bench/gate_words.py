@@ -4,12 +4,54 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from bench.gate import Change, Rule, Side, environment_differences, slowdowns_seen
+from bench.agreement import agreement
+from bench.gate import Change, Rule, Side, apart, broken, changes, environment_differences, fails, slowdowns_seen
 
 WORST_SEEN = 0.5
 """A gate that would miss a case at half its speed sees nothing worth a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Two runs, compared once: what is shown case by case, and sentences about all of it (empty where there is nothing to say).
+
+    ``a`` and ``b`` are their names; ``apart`` are cases that were not compared, ``broken`` those that failed in B only, each with
+    the reason; ``gate`` says whether the rules hold, ``failed`` that one does not.
+    """
+
+    a: str
+    b: str
+    changes: list[Change]
+    apart: list[tuple[str, str]]
+    broken: dict[str, str]
+    failed: bool
+    gate: list[str]
+    warning: str
+    summary: str
+    method: str
+    agreement: str
+
+
+def compared(a: Side, b: Side, rules: Sequence[Rule] = ()) -> Compared:
+    """B beside A, and whether a gate with these ``rules`` passes."""
+    found, missing, broke = changes(a, b), apart(a, b), broken(a, b)
+    reasons = fails(rules, found, broke)
+    return Compared(
+        a=a.name,
+        b=b.name,
+        changes=found,
+        apart=missing,
+        broken=broke,
+        failed=bool(reasons),
+        gate=result(rules, found, reasons),
+        warning=warning(a, b),
+        summary=summary(found, len(missing)),
+        method=method(found) if found else "",
+        agreement=agreement(a, b).in_words,
+    )
 
 
 def warning(a: Side, b: Side) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 
 import altair as alt
 
-from bench.agreement import agreement
 from bench.compare import Comparison
-from bench.gate import Change, Rule, Side, apart, broken, changes, fails
-from bench.gate_words import method, result, summary, warning
+from bench.gate import Change
+from bench.gate_words import Compared
 from bench.report.digits import NO_BOUNDS, bounds
 from bench.report.drawing import Drawn
 from bench.report.files import put
@@ -24,20 +23,10 @@ VERDICTS = {"faster": "#009E73", "slower": "#D55E00", "tie": LIMIT}
 SHAPES = {"faster": "triangle-right", "slower": "triangle-left", "tie": "circle"}
 
 
-def write_comparison(a: Side, b: Side, path: Path, rules: Sequence[Rule] = ()) -> Path:
-    """Write the page to ``path``, all or nothing, and return it. It says whether the gate with these ``rules`` passes.
-
-    The two sides are what ``bench.gate.read_side`` gives; a case that only one of them measured is listed with its reason.
-    """
-    found, missing = changes(a, b), apart(a, b)
-    reasons = fails(rules, found, broken(a, b))
-    html = render(
-        "comparison.html.j2", charts=bool(found), a=a.name, b=b.name, summary=summary(found, len(missing)),
-        warning=warning(a, b), gate=result(rules, found, reasons), failed=bool(reasons), changes=found,
-        chart=_drawn(found) if found else None, apart=missing, agreement=agreement(a, b).in_words,
-        method=method(found) if found else "",
-    )  # fmt: skip
-    return put(path, html)
+def write_comparison(made: Compared, path: Path) -> Path:
+    """Write the page to ``path``, all or nothing, and return it: what ``bench.gate_words.compared`` made of two runs."""
+    chart = _drawn(made.changes) if made.changes else None
+    return put(path, render("comparison.html.j2", charts=chart is not None, chart=chart, **vars(made)))
 
 
 def _drawn(found: Sequence[Change]) -> Drawn:

@@ -17,6 +17,7 @@ import pytest
 from bench.case import Case, StepSpec
 from bench.claims import claims
 from bench.gate import Rule, read_side
+from bench.gate_words import compared
 from bench.record import Run, load_run, write_info
 from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
@@ -259,7 +260,7 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     )
     a, b = read_side(one.path), replace(read_side(other.path), name="<b>")
     rules = [Rule.parse("slower:30%")]
-    page = Page.of(write_comparison(a, b, tmp_path / "comparison.html", rules))
+    page = Page.of(write_comparison(compared(a, b, rules), tmp_path / "comparison.html"))
     assert "Of 8 cases that both runs measured" in page.text
     assert "2 could not be compared" in page.text
     assert page.text.count("measured only in A") == 2
@@ -270,6 +271,6 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     ratios = [a for _, a in page.tags if a.get("data-column") == "ratio"]
     assert len(ratios) == 8
     half = {row: {n: rate / 2 for n, rate in rates.items()} for row, rates in b.rates.items() if not row.is_limit}
-    page = Page.of(write_comparison(a, replace(b, rates=half), tmp_path / "comparison.html", rules))
+    page = Page.of(write_comparison(compared(a, replace(b, rates=half), rules), tmp_path / "comparison.html"))
     assert page.text.count("is slower by more than 30.0%") == 6
     assert "Passed" not in page.text

@@ -14,6 +14,7 @@ import pytest
 
 from bench.case import Case, StepSpec
 from bench.gate import read_side
+from bench.gate_words import compared
 from bench.report.comparison import write_comparison
 from bench.report.csv import write_csv
 from bench.report.page import write_page
@@ -352,7 +353,7 @@ def test_paper_shows_the_charts_that_no_screen_showed_yet(browser: Any, report: 
 
 def test_a_comparison_opens_in_silence(browser: Any, tmp_path: Path) -> None:
     runs = [synthetic_run(tmp_path / name, cases=10, seed=seed).path for name, seed in (("a", 1), ("b", 2))]
-    path = write_comparison(read_side(runs[0]), read_side(runs[1]), tmp_path / "comparison.html")
+    path = write_comparison(compared(read_side(runs[0]), read_side(runs[1])), tmp_path / "comparison.html")
     with opened(browser, path) as watched:
         assert len(watched.drawn()) == 1
         watched.page.select_option("select[name=verdict]", "tie")
