@@ -76,6 +76,7 @@ class Epochs:
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, options: Options) -> None:
         self._dataset, self._spec, self._options = dataset, spec, options
         self.skipped = 0
+        self._closed = False
         dataset.portable = True
         self._pipeline = Pipeline(dataset, spec, _lost, buffer=options.buffer)
         number = tf.TensorSpec((), tf.int64)
@@ -176,6 +177,8 @@ class Epochs:
             reading.stop()
 
     def _look_after(self, n: int) -> None:
+        if self._closed:
+            raise UsageError("the feed was closed in the middle of this epoch")
         fault = self.service.fault()
         if fault:
             raise DataError(f"{fault} in epoch {n}: its batches are lost. Build the feed again to start a new service.")
@@ -199,7 +202,8 @@ class Epochs:
             last = monotonic()
 
     def close(self) -> None:
-        """End the service, if it was started here, and close the stored dataset."""
+        """End the service, if it was started here, and close the stored dataset. A pass that is under way ends with UsageError."""
+        self._closed = True
         self.service.close()
         self._dataset.close()
 

@@ -70,6 +70,16 @@ def test_calling_off_an_epoch_calls_off_nothing_else(stored: Stored, options: Op
                 assert np.isfinite(float(step(images)))
 
 
+def test_a_pass_under_way_ends_when_the_feed_is_closed(stored: Stored, options: Options) -> None:
+    """With a service of its own it would wait for ever for batches that nobody makes."""
+    spec = replace(SPEC, options=options("tfdata_service"))
+    with LOADERS["tfdata_service"].build(open_dataset(stored("lmdb", "encoded")), spec) as feed:
+        batches = iter(feed.epoch(0))
+        next(batches)
+    with pytest.raises(UsageError, match="closed in the middle of this epoch"):
+        list(batches)
+
+
 def test_a_worker_lost_in_the_middle_ends_the_epoch_with_an_error_or_not_at_all(stored: Stored) -> None:
     # Batches of 3 MB: the lost worker cannot have handed over all of its own.
     with closing(build(stored("lmdb", "encoded"), replace(SPEC, image_size=(512, 512)), "local:2")) as feed:
