@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from bench.record import RunRecord
@@ -32,7 +33,8 @@ class Bar:
         self._records: list[RunRecord] = []
         self._progress = Progress(
             BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False), console=console, speed_estimate_period=300,
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            console=console, speed_estimate_period=300, expand=True,
         )  # fmt: skip
         self._task = self._progress.add_task("starting", total=None)
         self._live = (
@@ -70,7 +72,7 @@ class Bar:
         cases = list({record.case.id: record.case for record in self._records}.values())
         steps = max(1, len(in_order(case.step.step for case in cases)))
         most = max(1, (self._console.height - OTHER_LINES) // steps - 2)
-        return Group(run_table(cases, self._records, most), Text(), self._progress)
+        return Group(run_table(cases, self._records, self._console.width, most), Text(), self._progress)
 
     def __enter__(self) -> Self:
         if self._live is not None:

@@ -153,7 +153,7 @@ def wide(*, stderr: bool = False) -> Console:
 
 def print_run(stored: Run, console: Console) -> None:
     """A line a case, fastest first within its step; then what failed or deserves no trust, and where the report lies."""
-    console.print(run_table(stored.info.cases, stored.records))
+    console.print(run_table(stored.info.cases, stored.records, console.width))
     outcomes = {case.id: outcome(stored.of(case.id)) for case in stored.info.cases}
     for case, (status, reason) in outcomes.items():
         if status == "failed":

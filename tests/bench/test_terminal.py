@@ -27,8 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return synthetic_run(tmp_path_factory.mktemp("run"), sweeps=3)
 
 
-def terminal(height: int = 30, *, real: bool = True) -> Console:
-    return Console(file=io.StringIO(), force_terminal=real, width=140, height=height, color_system=None)
+def terminal(height: int = 30, *, real: bool = True, width: int = 140) -> Console:
+    return Console(file=io.StringIO(), force_terminal=real, width=width, height=height, color_system=None)
 
 
 def written(console: Console) -> str:
@@ -43,7 +43,7 @@ def feedbench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_measured_case_has_a_line_with_its_numbers(run: Run) -> None:
     console = terminal()
-    console.print(run_table(run.info.cases, run.records))
+    console.print(run_table(run.info.cases, run.records, console.width))
     lines = {line.split()[0] + str(number): line for number, line in enumerate(written(console).splitlines())}
     shown = [line for line in lines.values() if re.search(r"\d,?\d* to \d", line)]
     measured = [
@@ -61,7 +61,7 @@ def test_every_measured_case_has_a_line_with_its_numbers(run: Run) -> None:
 
 def test_fastest_first_within_a_step_and_only_the_first_few_if_asked(run: Run) -> None:
     console = terminal()
-    console.print(run_table(run.info.cases, run.records, most=2))
+    console.print(run_table(run.info.cases, run.records, console.width, most=2))
     lines = [line.split("  ")[0].strip() for line in written(console).splitlines()]
     assert lines == [
         "case", "loading alone", "limit:gather", lines[3], f"… and {alone(run, 'none') - 2} more",
@@ -78,7 +78,7 @@ def test_a_cold_case_has_a_line_for_its_first_epoch_and_one_for_the_warm_ones(tm
     """Nobody could prove the synthetic LMDB cold, so its first epoch is not called so."""
     run = synthetic_run(tmp_path, cases=[case for case in matrix() if case.cache == "cold"], sweeps=2)
     console = terminal()
-    console.print(run_table(run.info.cases, run.records))
+    console.print(run_table(run.info.cases, run.records, console.width))
     lines = [line for line in written(console).splitlines() if re.search(r"\d to \d", line)]
     phases = {form: sorted(re.findall(rf"^{form}\S* \((\w+)\)", "\n".join(lines), re.M)) for form in ("directory", "lmdb")}
     assert phases == {"directory": ["cold_epoch", "warm"], "lmdb": ["first_epoch", "warm"]}
@@ -102,6 +102,20 @@ def test_the_table_of_a_run_under_way_fits_the_terminal(run: Run) -> None:
                 assert len(lines) <= 24
     assert "lmdb-raw-tfdata-model" in "".join(segment.text for line in lines for segment in line)
     assert f"{len(run.records)}/{len(run.records)}" in "".join(segment.text for line in lines for segment in line)
+
+
+def test_a_narrow_terminal_shows_what_decides_and_how_far_it_is(run: Run) -> None:
+    console = terminal(width=80)
+    console.print(run_table(run.info.cases, run.records, console.width))
+    lines = written(console).splitlines()
+    assert lines[0].split() == ["case", "images/s", "95%", "interval", "sweeps", "waiting"]
+    folded = [line for line in lines[1:] if line.strip() and not re.search(r" to |more|alone|step", line)]
+    assert len(folded) <= len([line for line in lines if " to " in line])  # no name takes three lines
+    bar = Bar(console)
+    bar.plan(200)
+    bar.now("sweep 1 of 5: directory-encoded-image_dataset_from_directory-pipeline-step=feature_extraction")
+    (line,) = ("".join(segment.text for segment in line) for line in console.render_lines(bar._shown()))
+    assert re.search(r" 0/200 0:00:00 left \S+ sweep 1 of 5: .*…", line)
 
 
 def test_without_a_terminal_there_are_a_few_plain_lines(run: Run) -> None:
