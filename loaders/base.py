@@ -219,9 +219,15 @@ def own_options(loader: object) -> dict[str, Any]:
     return get_type_hints(loader.options) if isinstance(loader, HasOptions) else {}
 
 
+LAST_EPOCH = (1 << 31) - 1
+"""Keras' generators take no larger seed, and what counts its way to a pass never arrives."""
+
+
 def check_epoch(n: int) -> None:
     """UsageError unless a pass can have this number."""
     _at_least("the number of a pass", n, 0)
+    if n > LAST_EPOCH:
+        raise UsageError(f"the number of a pass must be at most {LAST_EPOCH}, got {n}")
 
 
 def _of_python(value: Any) -> Any:
