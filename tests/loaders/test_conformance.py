@@ -171,7 +171,11 @@ def test_a_closed_feed_begins_no_pass(stored: Stored, options: Options, loader: 
     with feed as entered:
         assert entered is feed
         next(iter(feed.epoch(0)))
-        for wrong, words in ((-1, "a whole number of at least 0"), (None, "a whole number of at least 0"), (2**31, "at most")):
+        for wrong, words in (
+            (-1, "a whole number of at least 0"),
+            (None, "a whole number of at least 0"),
+            (2**31, "at most"),
+        ):
             with pytest.raises(UsageError, match=f"the number of a pass must be {words}.*, got {wrong}"):
                 list(feed.epoch(wrong))
     with pytest.raises(UsageError, match="closed"):
