@@ -151,13 +151,37 @@ class MappedRows:
         self._rows.take(indices, 0, out, "clip")
 
 
+class _Captured:
+    """A tensor that functions read without a copy of their own.
+
+    tf.data copies what a function captures, all of it, when it looks for something to optimize: with mapped files that is the whole
+    dataset, and the addresses between two files. A variable's handle is captured instead, and reading it shares the tensor.
+    """
+
+    def __init__(self, tensor: tf.Tensor) -> None:
+        import tensorflow as tf
+        from tensorflow.python.eager import context
+
+        self._dtype, self._shape = tensor.dtype, tensor.shape
+        with tf.init_scope(), tf.device("CPU:0"):
+            # Without a name: it is gone with the last that holds its handle. Not a tf.Variable, which a strategy would mirror.
+            self._handle = tf.raw_ops.VarHandleOp(dtype=self._dtype, shape=self._shape, shared_name=context.anonymous_name())
+            tf.raw_ops.AssignVariableOp(resource=self._handle, value=tensor)
+
+    def read(self) -> tf.Tensor:
+        """The tensor, in the graph that asks for it."""
+        import tensorflow as tf
+
+        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=self._dtype), self._shape)
+
+
 class GraphRows:
     """``MappedRows`` as a graph gathers them: made once, eagerly, and captured."""
 
     def __init__(self, rows: MappedRows) -> None:
         import tensorflow as tf
 
-        self._rows = rows.tensor()
+        self._rows = _Captured(rows.tensor())
         self._ends, self._shifts = tf.constant(rows.ends, tf.int64), tf.constant(rows.shifts, tf.int64)
 
     def gather(self, indices: Tensor) -> Tensor:
@@ -166,7 +190,7 @@ class GraphRows:
 
         if len(self._ends) > 1:
             indices += tf.gather(self._shifts, tf.searchsorted(self._ends, indices, side="right"))
-        return tf.gather(self._rows, indices)
+        return tf.gather(self._rows.read(), indices)
 
 
 class MappedBytes:
@@ -181,7 +205,7 @@ class MappedBytes:
             starts.append(shard.starts + at)
             at += -(-shard.path.stat().st_size // _PAGE) * _PAGE
         length = max(at, _PAGE)
-        self._bytes = Region(files, length).tensor(0, (length,))
+        self._bytes = _Captured(Region(files, length).tensor(0, (length,)))
         self._starts = tf.constant(np.concatenate(starts), tf.int64)
         self._sizes = tf.constant(np.concatenate([shard.sizes for shard in shards]), tf.int64)
         self._header = int(starts[0][0]) % _PAGE if len(starts[0]) else 0
@@ -199,7 +223,7 @@ class MappedBytes:
         import tensorflow as tf
 
         count = -(-(self._header + row) // _PAGE)
-        pages = tf.reshape(self._bytes, (-1, _PAGE))
+        pages = tf.reshape(self._bytes.read(), (-1, _PAGE))
         first = tf.gather(self._starts, indices) // _PAGE
         found = tf.gather(pages, first[:, tf.newaxis] + tf.range(count, dtype=tf.int64))
         return tf.reshape(found, (-1, count * _PAGE))[:, self._header : self._header + row]
@@ -212,7 +236,7 @@ class MappedBytes:
 
     def cut(self, start: Tensor, size: Tensor) -> Tensor:
         """One sample as a string scalar."""
-        return cut(self._bytes, start, size)
+        return cut(self._bytes.read(), start, size)
 
 
 def cut(content: Tensor, start: Tensor, size: Tensor) -> Tensor:

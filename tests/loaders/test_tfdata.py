@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -259,6 +260,25 @@ def test_an_iterator_outlives_its_feed(stored: Stored) -> None:
 def test_a_cache_that_no_machine_has(stored: Stored) -> None:
     with pytest.raises(UsageError, match="cache=True needs"):
         build(stored("hdf5", "encoded"), replace(SPEC, cache=True, image_size=(2_000_000_000, 20_000_000)))
+
+
+def test_what_is_mapped_is_not_copied(tmp_path: Path) -> None:
+    """75 MB of pixels: what TensorFlow optimizes, it copies with all that was captured."""
+    path = tmp_path / "stored"
+    rows = np.random.default_rng(0).integers(0, 255, (24, 1024, 1024, 3), np.uint8)
+    source = tmp_path / "source"
+    for number, row in enumerate(rows):
+        (source / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(source / "ab"[number % 2] / f"{number}.bmp", row, scale=False)
+    for kind, payload, size in (("hdf5", "raw", 1024), ("lmdb", "encoded", None)):
+        storage.convert(source, to=kind, out=path / kind, payload=payload, image_size=size)
+        spec = LoaderSpec(image_size=(1024, 1024), batch_size=1, workers=1, prefetch=1, placement="model", augment=False)
+        with build(path / kind, spec) as feed:
+            batches = feed.epoch(0)
+            before = psutil.Process().memory_info()
+            next(iter(batches))
+            after = psutil.Process().memory_info()
+            assert (after.rss - after.shared) - (before.rss - before.shared) < rows.nbytes / 2, kind
 
 
 @pytest.fixture
