@@ -44,7 +44,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
         *_few_apart(seen),
         *_few_sweeps(speeds, info.sweeps),
         *_unsteady_warm_up(seen),
-        *_short_epochs(seen),
+        *_short_epochs(records[0].phase, seen),
         *_cache(records[0].phase, seen),
         *_neighbour(seen),
         *_throttled(seen),
@@ -189,8 +189,8 @@ def _unsteady_warm_up(seen: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def _short_epochs(seen: Sequence[Measured]) -> Iterator[str]:
-    if any(one.whole_epochs for one in seen):
+def _short_epochs(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
+    if phase != "cold_epoch" and any(one.whole_epochs for one in seen):
         yield (
             "short epochs: the pipeline may hold a whole one ready, so that turnarounds are counted in: give more images, or "
             "lower --batch-size or --workers"

@@ -59,7 +59,8 @@ class Measured(_Recorded):
     ``epochs`` numbers the epoch of each batch. Where it changes, an epoch began: that batch's wait is turnaround, and the
     batch as a whole (images, wait, step) no part of steady state. The first batch listed never begins an epoch.
     ``buffered_images`` is what the pipeline may have held ready when the measurement began; it is counted out. Where it may
-    hold a whole epoch ready, steady state is ``whole_epochs``, turnarounds included, and the first batch listed begins one.
+    hold a whole epoch ready, steady state is ``whole_epochs``, turnarounds included, and the first batch listed begins one. So it
+    is with a cold epoch, which has no warm-up.
     Bytes: ``asked`` through read calls, ``device`` from the block device. Faults and CPU are of the process tree, over
     the measured region; memory is the peak of anonymous memory.
     """

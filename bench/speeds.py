@@ -64,8 +64,7 @@ def only_cold(run: Run) -> bool:
 def first_epochs(run: Run) -> dict[Case, dict[int, float]]:
     """Images/s by sweep over the whole first epoch of every case that was proven cold in all its sweeps and never failed.
 
-    From opening the dataset to the last batch. The first batch counts too, unlike in ``images_per_s``: what is read ahead meanwhile
-    came from the disk, and without that time a short epoch would look faster than any disk.
+    From opening the dataset to the last batch: unlike in ``images_per_s``, scan and start-up count too.
     """
     failed = {record.case for record in run.records if isinstance(record.outcome, Failed)}
     found = {

@@ -9,6 +9,8 @@ from bench.record import Measured
 
 
 def _each(one: Measured) -> float | None:
+    if one.whole_epochs and not one.warmup_wait_ns:  # a first epoch follows none
+        return None
     waits = [ns for ns, opens in zip(one.wait_ns, epoch_openings(one), strict=True) if opens]
     return median(waits) / NS if waits else None
 

@@ -33,9 +33,8 @@ MEANS = (
     "Cases are compared within sweeps: a ratio is the mean of the sweeps' own, so it need not be that of two medians above."
 )
 OF_COLD = (
-    "*cold\\_epoch*: the first epoch, proven to come from the disk (*first\\_epoch*: not proven). Its first batch is not in images/s "
-    "but in a column of its own, though what is read ahead meanwhile counts; the verdict takes the whole epoch. *warm*: the epochs "
-    "after it, from the page cache."
+    "*cold\\_epoch*: the first epoch, proven to come from the disk (*first\\_epoch*: not proven). Its images/s are over the whole "
+    "epoch, the first batch too; the verdict adds the time before it. *warm*: the epochs after it, from the page cache."
 )
 LIMIT_OF = {"encoded": "limit:decode", "raw": "limit:gather"}
 """What a case of each payload is measured against: a case can't decode faster than decoding alone."""

@@ -140,7 +140,12 @@ def test_never_steady_is_said() -> None:
 def test_first_epoch_cold() -> None:
     world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
     seen = measure_epoch(world, world.step, clock=world.clock)
-    assert (len(seen.images), len(seen.warmup_images), seen.first_batch_ns) == (9, 1, 60 * MS)
+    assert (len(seen.images), seen.warmup_images, seen.first_batch_ns) == (10, [], 60 * MS)
+    # By hand: ten batches of four, 60 and nine times 10 ms to come, 20 ms each to step on; nothing turns around.
+    assert rate(seen) == pytest.approx(40 / 0.350)
+    case = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"), cache="cold")
+    records = [RunRecord(case=case, sweep=0, phase="cold_epoch", outcome=seen, environment_id="e", started_at="now")]
+    assert METRICS["epoch_turnaround_s"].compute(records) is None
 
 
 def test_a_group_of_batches_is_one_entry() -> None:
@@ -175,7 +180,7 @@ def test_a_group_needs_an_epoch_of_two() -> None:
 def test_whole_groups_of_the_first_epoch_are_cold() -> None:
     world = World(wait_ms=10, step_ms=20, turnaround_ms=50)
     seen = measure_epoch(world, world.step, group=3, clock=world.clock)
-    assert (seen.images, seen.warmup_images, seen.first_batch_ns) == ([12, 12], [12], 80 * MS)
+    assert (seen.images, seen.warmup_images, seen.first_batch_ns) == ([12, 12, 12], [], 80 * MS)
     assert world.epochs == [0]
 
 

@@ -72,6 +72,6 @@ CHART = Chart(
     "Cold against warm",
     draw,
     "The first epoch after the files were dropped from the page cache, and steady state with all of them in memory. An epoch is "
-    "called cold only where it was shown that none of the files was in memory when it began. Its first batch is not in the rate: in "
-    "an epoch of few batches, what is read ahead meanwhile makes it look faster than any disk.",
+    "called cold only where it was shown that none of the files was in memory when it began; its rate is over all of it, the first "
+    "batch too.",
 )
