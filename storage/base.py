@@ -334,6 +334,15 @@ def layout_options(options: Mapping[str, str | int | bool]) -> tuple[tuple[str, 
     return tuple(sorted(options.items()))
 
 
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) in pixels; a whole number stands for a square. UsageError for what is neither."""
+    sides: Any = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    two = isinstance(sides, tuple | list) and len(sides) == 2
+    if not two or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
+        raise UsageError(f"image_size must be N or (height, width), whole numbers of at least 1; got {image_size!r}")
+    return int(sides[0]), int(sides[1])
+
+
 __all__: Sequence[str] = (
     "MANIFEST",
     "PAYLOADS",
@@ -358,14 +367,6 @@ __all__: Sequence[str] = (
     "SupportsRandomAccess",
     "SupportsSeeking",
     "SupportsStructureCheck",
+    "height_and_width",
     "layout_options",
 )
-
-
-def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) in pixels; a whole number stands for a square. UsageError for what is neither."""
-    sides: Any = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-    two = isinstance(sides, tuple | list) and len(sides) == 2
-    if not two or any(isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides):
-        raise UsageError(f"image_size must be N or (height, width), whole numbers of at least 1; got {image_size!r}")
-    return int(sides[0]), int(sides[1])
