@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import inf
 from typing import Any, Literal
 
 from loaders.base import LoaderSpec
@@ -159,6 +160,6 @@ def _short(value: object) -> str:
 
 def _positive(text: str) -> bool:
     try:
-        return float(text) > 0
+        return 0 < float(text) < inf
     except ValueError:
         return False

@@ -85,6 +85,8 @@ def skip_reason(case: Case, stored: Mapping[str, Stored]) -> str | None:
     if case.loader.startswith("known:") or case.loader == "limit:step":
         return None
     dataset = dataset_of(case, stored)
+    if case.step.trains and len(dataset.info.class_names) < 2:
+        return "a model needs at least two classes to tell apart, and the dataset has one"
     batches = batches_in(dataset.info.splits[dataset.split].samples, case.spec)
     short = too_short(batches, case.step.group)
     if case.format == "memory":

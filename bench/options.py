@@ -120,13 +120,13 @@ def names(text: str | None) -> tuple[str, ...]:
 
 
 def seconds(text: str | None) -> float | None:
-    """``90s``, ``10m`` or ``1h`` in seconds. UsageError without a unit: ten what?"""
+    """``90s``, ``10m``, ``4m30s`` or ``1h`` in seconds. UsageError without a unit: ten what?"""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
-    if match is None:
-        raise UsageError(f"--budget must be a time such as 90s, 10m or 1h; got {text!r}")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    match = re.fullmatch("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in "hms"), text)
+    if match is None or not text:
+        raise UsageError(f"--budget must be a time such as 90s, 10m, 4m30s or 1h; got {text!r}")
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
 def processors() -> list[int]:

@@ -35,7 +35,7 @@ def test_cases_are_equal_exactly_if_their_ids_are() -> None:
     assert [case.fields()["fine_tune_at"] for case in (usual, named, other)] == [100, 100, 55]
 
 
-@pytest.mark.parametrize("step", ["emulated", "emulated:-1", "emulated:x", "none:3", "gpu"])
+@pytest.mark.parametrize("step", ["emulated", "emulated:-1", "emulated:x", "emulated:inf", "none:3", "gpu"])
 def test_bad_steps_are_refused(step: str) -> None:
     with pytest.raises(UsageError, match="step"):
         StepSpec(step=step)

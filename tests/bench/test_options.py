@@ -25,7 +25,7 @@ def test_texts() -> None:
     assert names("a, b,a,") == ("a", "b")
     assert names("none,emulated:1800,7200") == ("none", "emulated:1800", "emulated:7200")
     assert (size("120x160"), size("96"), size(None)) == ((120, 160), (96, 96), (160, 160))
-    assert [seconds(text) for text in ("90s", "1.5m", "1h", None)] == [90, 90, 3600, None]
+    assert [seconds(text) for text in ("90s", "1.5m", "1h", "4m30s", None)] == [90, 90, 3600, 270, None]
 
 
 @pytest.mark.parametrize("text", ["0", "x", "1x", "12x0", "-3", "1x2x3"])

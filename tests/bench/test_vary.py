@@ -102,12 +102,21 @@ def test_a_loader_without_an_option_has_a_row_that_says_so_and_one_as_it_is() ->
     ]  # fmt: skip
     splits = {"train": SplitInfo.model_construct(samples=100, shards=())}
     info = DatasetInfo.model_construct(
-        format="hdf5", payload="encoded", media_types={"image/jpeg": 1}, image_size=None, splits=splits
+        format="hdf5",
+        payload="encoded",
+        media_types={"image/jpeg": 1},
+        image_size=None,
+        splits=splits,
+        class_names=("a", "b"),
     )
     stored = {"hdf5-encoded": Stored(Path("d"), "train", info)}
     assert [skip_reason(case, stored) for case in found] == [
         None, None, "image_data_generator has no option autotune", None, "image_data_generator has no option autotune",
     ]  # fmt: skip
+    one_class = {"hdf5-encoded": Stored(Path("d"), "train", info.model_copy(update={"class_names": ("a",)}))}
+    alone, trained = planned(loaders="tfdata", formats="hdf5", payloads="encoded", placements="pipeline", step="none,full")
+    assert skip_reason(alone, one_class) is None
+    assert skip_reason(trained, one_class) == "a model needs at least two classes to tell apart, and the dataset has one"
 
 
 def test_a_model_decides_how_pixels_are_scaled() -> None:
