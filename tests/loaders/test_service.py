@@ -80,6 +80,7 @@ def test_a_pass_under_way_ends_when_the_feed_is_closed(stored: Stored, options: 
         list(batches)
 
 
+@pytest.mark.slow
 def test_a_worker_lost_in_the_middle_ends_the_epoch_with_an_error_or_not_at_all(stored: Stored) -> None:
     # Batches of 3 MB: the lost worker cannot have handed over all of its own.
     with closing(build(stored("lmdb", "encoded"), replace(SPEC, image_size=(512, 512)), "local:2")) as feed:
