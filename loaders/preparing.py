@@ -32,7 +32,8 @@ class Scratch(threading.local):
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.content = memoryview(bytearray(4 << 20))
+        # Not a bytearray, which is filled: the thread that builds the feed has one of these too, and makes nothing.
+        self.content = np.empty(4 << 20, np.uint8).data
         self.pixels = np.empty(16 << 20, np.uint8)
         self.small, self.swapped = np.empty((2, *size, 3), np.uint8)
         self.scaled = np.empty((*size, 3), np.float32)
