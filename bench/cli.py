@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from storage import console
+from storage.console import path
 from storage.errors import DataError, UsageError
 
 app = typer.Typer(
@@ -22,13 +23,6 @@ app = typer.Typer(
 
 STEP, HOW = "The training step", "How it is measured"
 """Panels of ``feedbench run --help``."""
-
-
-def path(given: str | Path) -> Path:
-    """A path of a command line, or its default. An empty one (a variable that is not set) would silently be the current folder."""
-    if not str(given).strip():
-        raise typer.BadParameter("it is empty; expected a path, such as . for the current folder")
-    return Path(given)
 
 
 @app.callback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +34,13 @@ def _written_out(found: re.Match[str]) -> str:
     code = ord(found[0])
     code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # a byte of a name that is no UTF-8
     return {10: "\\n", 13: "\\r", 9: "\\t"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def path(given: str | Path) -> Path:
+    """A path of a command line, or its default. An empty one (a variable that is not set) would silently be the current folder."""
+    if not str(given).strip():
+        raise typer.BadParameter("it is empty; expected a path, such as . for the current folder")
+    return Path(given)
 
 
 def _show_version(asked: bool) -> None:

@@ -27,11 +27,14 @@ def main(
         Path | None,
         typer.Option(
             "--from",
+            parser=console.path,
             help="Folder CLASS/FILE or SPLIT/CLASS/FILE, table path,label[,split] (.csv, .parquet), stored dataset, "
             "or tf_flowers (a download). Default: the demo images.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write. Default: data/NAME/FORMAT-PAYLOAD.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=console.path, help="Where to write. Default: data/NAME/FORMAT-PAYLOAD.")
+    ] = None,
     payload: Annotated[str, typer.Option(help="encoded: files as they are. raw: decoded, resized uint8.")] = "encoded",
     image_size: Annotated[
         str | None, typer.Option(help="Of raw images: N or HEIGHTxWIDTH. Default: 160, or what a raw source has.")

@@ -17,9 +17,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(epilog="Example: python -m storage.verify data/flowers/lmdb-encoded --sample 1%")
 def main(
-    path: Annotated[Path, typer.Argument(help="A stored dataset: the folder with dataset.json.")],
+    path: Annotated[Path, typer.Argument(parser=console.path, help="A stored dataset: the folder with dataset.json.")],
     against: Annotated[
-        Path | None, typer.Option(help="Compare each sample that is read with its image here, too: what it was made from.")
+        Path | None,
+        typer.Option(
+            parser=console.path, help="Compare each sample that is read with its image here, too: what it was made from."
+        ),
     ] = None,
     sample: Annotated[str, typer.Option(help="Read this share of the samples only, and no digests: 1%.")] = "100%",
     seed: Annotated[int, typer.Option(help="Another seed draws another share.", min=0)] = 0,

@@ -266,6 +266,8 @@ DATA_AT_FAULT = {
 CALL_AT_FAULT = {
     "--from good --to zarr": r"--to must be one of directory, hdf5, lmdb, tfrecord; got 'zarr'",
     "--from good --to": r"Option '--to' requires an argument \(see --help\)",
+    "--from=": r"Invalid value for '--from': it is empty; expected a path, such as \. for the current folder \(see --help\)",
+    "--from good --out=": r"Invalid value for '--out': it is empty; .*",
     "--from good --colour": r"No such option: --colour.* \(see --help\)",
     "--from good --payload cooked": r"--payload must be one of encoded, raw; got 'cooked'",
     "--from good --image-size big": r"--image-size takes N or HEIGHTxWIDTH in pixels, .*; got 'big'",
