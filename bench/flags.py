@@ -9,7 +9,7 @@ from math import exp, log, sqrt
 from statistics import fmean, median, stdev
 
 from bench.compare import rates
-from bench.metrics.base import counted
+from bench.metrics.base import counted, watched
 from bench.metrics.images_per_s import rate
 from bench.record import Measured, RunInfo, RunRecord, measured
 from bench.tuned import OPTIONS
@@ -162,7 +162,7 @@ def _fresh_memory(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
     """In some sweeps memory came from the system again and again, and all of these were slower than all of the others."""
     if phase == "cold_epoch":
         return
-    by_faults = sorted(((one.minor_faults or 0) / max(sum(one.images), 1), rate(one) or 0.0) for one in seen)
+    by_faults = sorted(((one.minor_faults or 0) / max(sum(one.images[: watched(one)]), 1), rate(one) or 0.0) for one in seen)
     cut = max(range(2, len(seen) - 1), key=lambda i: by_faults[i][0] - by_faults[i - 1][0], default=0)
     if not cut or by_faults[cut][0] - by_faults[cut - 1][0] < FRESH_FAULTS:
         return

@@ -124,13 +124,13 @@ def measure(
     whole = group == 1 and len(feed) <= capacity
     if whole:
         _end_epoch(loop, warmup, len(feed))
+    elif -len(warmup) * group % len(feed) < group:  # The next would open an epoch: a turnaround that belongs to neither.
+        warmup.append(next(loop))
     before = meter.usage()
     measured = _whole_epochs(loop, pace, len(feed)) if whole else _steady_state(loop, pace, group)
     used = _usage(meter.usage() - before, measured)
     tuned = chosen()
     loop.close()
-    if measured[0].first and not whole:  # warm-up ended with an epoch: the turnaround after it belongs to neither
-        warmup.append(measured.pop(0))
     if not any(tick.first for tick in measured):
         # No part of steady state, so there is no need to step on it.
         measured.append(next(grouped(ticks(feed, lambda *_: None, clock, measured[-1].epoch + 1, receive), group)))

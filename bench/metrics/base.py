@@ -77,6 +77,15 @@ def epoch_openings(one: Measured) -> list[bool]:
     )
 
 
+def watched(one: Measured) -> int:
+    """Over how many batches, from the first on, processor time and faults were counted.
+
+    A last one that opens an epoch was asked for afterwards, to see one turnaround: what it took is in no account.
+    """
+    openings = epoch_openings(one)
+    return len(openings) - (not one.whole_epochs and openings[-1:] == [True])
+
+
 def over_sweeps(each: Callable[[Measured], float | None]) -> Callable[[Sequence[RunRecord]], float | None]:
     """A metric's ``compute`` from a number per measurement: the median over sweeps, of those that have the number."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.metrics.base import Metric, over_sweeps
+from bench.metrics.base import Metric, over_sweeps, watched
 from bench.record import Measured
 
 
 def _each(one: Measured) -> float | None:
-    elapsed_ns = sum(one.wait_ns) + sum(one.step_ns)
+    batches = watched(one)
+    elapsed_ns = sum(one.wait_ns[:batches]) + sum(one.step_ns[:batches])
     return None if one.cpu_ns is None or not elapsed_ns else one.cpu_ns / elapsed_ns
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.metrics.base import Metric, over_sweeps
+from bench.metrics.base import Metric, over_sweeps, watched
 from bench.record import Measured
 
 
 def _each(one: Measured) -> float | None:
-    return None if one.cpu_ns is None or not one.images else one.cpu_ns / sum(one.images) / 1e3
+    images = sum(one.images[: watched(one)])
+    return None if one.cpu_ns is None or not images else one.cpu_ns / images / 1e3
 
 
 METRIC = Metric("cpu_us_per_image", "us/image", False, over_sweeps(_each))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from collections.abc import Sequence
+from itertools import compress
+from statistics import fmean, median
 
-from bench.metrics.base import Metric, counted, over_sweeps
-from bench.record import Measured
-
-
-def _each(one: Measured) -> float | None:
-    if not one.transfer_ns:
-        return None
-    kept = [ns for ns, keep in zip(one.transfer_ns, counted(one), strict=True) if keep]
-    return fmean(kept) / 1e6 if kept else None
+from bench.metrics.base import Metric, counted
+from bench.record import RunRecord, measured
 
 
-METRIC = Metric("transfer_ms", "ms", False, over_sweeps(_each))
+def _compute(records: Sequence[RunRecord]) -> float | None:
+    group = records[0].case.step.group if records else 1
+    kept = [list(compress(one.transfer_ns, counted(one))) for one in measured(records)]
+    values = [fmean(entries) / group / 1e6 for entries in kept if entries]
+    return float(median(values)) if values else None
+
+
+METRIC = Metric("transfer_ms", "ms", False, _compute)

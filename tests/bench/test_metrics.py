@@ -80,6 +80,13 @@ def test_throughput_is_images_over_time_and_no_mean_of_rates() -> None:
     assert METRICS["images_per_s"].compute([record(uneven)]) == pytest.approx(200)
 
 
+def test_what_a_turnaround_looked_at_afterwards_took_is_no_part_of_the_processor_time() -> None:
+    # 123 ms of processor time for four batches; the fifth, of the next epoch, came when that had been read.
+    seen = one(images=[10] * 5, wait_ns=[15 * MS] * 4 + [100 * MS], step_ns=[5 * MS] * 4 + [0], epochs=[0] * 4 + [1])
+    assert METRICS["cpu_us_per_image"].compute([record(seen)]) == pytest.approx(123_000 / 40)
+    assert METRICS["cpu_cores"].compute([record(seen)]) == pytest.approx(123 / 80)
+
+
 def test_several_sweeps_give_the_median() -> None:
     slow = one(wait_ns=[35 * MS] * 4 + [100 * MS, 35 * MS])  # 46 images in 0.2 s
     records = [record(one(), 0), record(slow, 1), record(one(), 2)]
@@ -95,7 +102,9 @@ def test_utilisation_of_a_real_step_is_the_time_inside_it_and_loading_alone_has_
 def test_a_step_is_a_batch_also_where_several_are_taken_in_one_go() -> None:
     step = StepSpec(step="full", steps_per_execution=5)
     case = Case(format="hdf5", payload="raw", loader="tfdata", step=step)
-    assert METRICS["step_ms"].compute([RunRecord(case=case, sweep=0, environment_id="e", outcome=one())]) == 1
+    records = [RunRecord(case=case, sweep=0, environment_id="e", outcome=one())]
+    assert METRICS["step_ms"].compute(records) == 1
+    assert METRICS["transfer_ms"].compute(records) == 3 / 5
 
 
 def test_no_accelerator_is_no_transfer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_a_long_epoch_shows_one_turnaround_too() -> None:
     assert seen.epochs == [0] * 10 + [1]
     assert seen.wait_ns[-1] == 60 * MS
     assert rate(seen) == pytest.approx(4 / 0.030)
+
+
+class Burning(World):
+    """Its second epoch begins with 0.2 s of processor time."""
+
+    def epoch(self, n: int) -> Iterator[tuple[Any, Any]]:
+        until = process_time() + 0.2 * (n == 1)
+        while process_time() < until:
+            pass
+        return super().epoch(n)
+
+
+def test_a_turnaround_between_warm_up_and_measurement_is_in_no_account() -> None:
+    world = Burning(wait_ms=10, step_ms=20, turnaround_ms=50, batches=9)
+    seen = measure(world, world.step, pace=PACE, capacity=4, clock=world.clock)
+    assert seen.warmup_wait_ns == [60 * MS] + [10 * MS] * 8 + [60 * MS]  # Nine batches, and the first of the next epoch.
+    assert seen.cpu_ns is not None
+    assert seen.cpu_ns < 0.1e9
 
 
 def test_short_last_batches_count_as_what_they_are() -> None:
