@@ -62,7 +62,8 @@ class Measured(_Recorded):
     hold a whole epoch ready, steady state is ``whole_epochs``, turnarounds included, and the first batch listed begins one. So it
     is with a cold epoch, which has no warm-up.
     Bytes: ``asked`` through read calls, ``device`` from the block device. Faults and CPU are of the process tree, over
-    the measured region; memory is the peak of anonymous memory.
+    the batches listed, but for a last one that opens an epoch: it was asked for only to see a turnaround. Memory is the peak of
+    anonymous memory.
     """
 
     status: Literal["ok"] = "ok"
@@ -239,8 +240,8 @@ class Run:
 def write_info(folder: Path, info: RunInfo) -> None:
     """Write ``run.json`` beside its place, sync it, rename it."""
     beside = folder / "run.json.partial"
-    with beside.open("w") as file:
-        file.write(info.model_dump_json(indent=1))
+    with beside.open("wb") as file:
+        file.write(info.model_dump_json(indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
     beside.replace(folder / "run.json")
@@ -248,9 +249,9 @@ def write_info(folder: Path, info: RunInfo) -> None:
 
 def append_records(folder: Path, records: Iterable[RunRecord]) -> None:
     """Append to ``records.jsonl`` and sync: after this returns, a crash loses none of them."""
-    with (folder / "records.jsonl").open("a") as file:
+    with (folder / "records.jsonl").open("ab") as file:
         for record in records:
-            file.write(record.model_dump_json() + "\n")
+            file.write(record.model_dump_json().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -262,20 +263,19 @@ def load_info(folder: Path) -> RunInfo:
         raise DataError(f"there is no folder {folder}. Expected one that `feedbench run` wrote, such as results/latest.")
     if not path.is_file():
         raise DataError(f"{folder} is not a run: it has no run.json. Expected a folder that `feedbench run` wrote.")
-    return _parse(RunInfo, path.read_text(), path, 0)
+    return _parse(RunInfo, path.read_bytes(), path, 0)
 
 
 def load_run(folder: Path) -> Run:
     """Read ``run.json`` and ``records.jsonl``. A last line cut short by a crash is left out; any other is an error."""
     info = load_info(folder)
     stored = folder / "records.jsonl"
-    lines = stored.read_text().splitlines(keepends=True) if stored.is_file() else []
-    if lines and not lines[-1].endswith("\n"):
-        lines = lines[:-1]
+    # Bytes, since a reason may hold what ends a line of text elsewhere (U+2028), and a torn one half a letter.
+    lines = stored.read_bytes().split(b"\n")[:-1] if stored.is_file() else []
     return Run(folder, info, [_parse(RunRecord, line, stored, number) for number, line in enumerate(lines, 1)])
 
 
-def _parse(kind: type[M], text: str, path: Path, line: int) -> M:
+def _parse(kind: type[M], text: bytes, path: Path, line: int) -> M:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
@@ -288,7 +288,7 @@ def _parse(kind: type[M], text: str, path: Path, line: int) -> M:
         raise DataError(f"{where} is not a {kind.__name__}: {field}: {first['msg']}") from error
 
 
-def _version(text: str) -> object:
+def _version(text: bytes) -> object:
     try:
         parsed = json.loads(text)
     except ValueError:

@@ -43,8 +43,18 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
     records = store(tmp_path)
     path = tmp_path / "records.jsonl"
-    path.write_bytes(path.read_bytes()[:-10])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
     assert load_run(tmp_path).records == records[:-1]
+    path.write_bytes(whole + '{"reason": "ä'.encode()[:-1])  # Cut in the middle of a letter.
+    assert load_run(tmp_path).records == records
+
+
+def test_a_reason_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
+    store(tmp_path)
+    odd = RunRecord(case=CASE, sweep=1, environment_id="a", outcome=Failed(reason="cannot read a\u2028b\x85c\nd.jpg"))
+    append_records(tmp_path, [odd])
+    assert load_run(tmp_path).records[-1] == odd
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
@@ -52,6 +62,9 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(DataError, match=r"records\.jsonl:1 is not a RunRecord"):
+        load_run(tmp_path)
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(DataError, match=r"run\.json is not a RunInfo"):
         load_run(tmp_path)
 
 
