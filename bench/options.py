@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,10 +80,9 @@ class RunOptions:
         for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
-        if self.budget_s is not None and self.budget_s <= 0:
-            raise UsageError(f"--budget must be above 0, got {self.budget_s:g} s")
-        if self.timeout_s <= 0:
-            raise UsageError(f"--timeout must be above 0 s, got {self.timeout_s:g}")
+        for name, value_s in (("--budget", self.budget_s), ("--timeout", self.timeout_s)):
+            if value_s is not None and not 0 < value_s < inf:  # Neither can nan be.
+                raise UsageError(f"{name} must be above 0 s, and finite, got {value_s:g}")
         if self.memory_limit_bytes is not None and self.memory_limit_bytes <= 0:
             raise UsageError(f"--memory-limit must be above 0 MB, got {self.memory_limit_bytes / 1e6:g}")
         for step in self.steps:
