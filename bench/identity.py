@@ -7,6 +7,7 @@ backwards, is the ring of the image before (it decides between them, and says wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -21,6 +22,8 @@ Floats = NDArray[np.float32]
 
 RINGS = 20
 ANGLES = 240
+ROTATION_DEGREES = 36
+"""RandomRotation(0.1): a tenth of a turn, to either side."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,22 @@ def align(delivered: Floats, reference: Floats) -> Alignment:
     source = np.roll(_flip(reference) if flipped else reference, shift, axis=1)
     angle = (shift if shift <= ANGLES // 2 else shift - ANGLES) * 360 / ANGLES
     return Alignment(angle, flipped, float(np.abs(source - delivered).mean()))
+
+
+def augmented_otherwise(alignments: Sequence[Alignment]) -> str | None:
+    """Why images were not flipped and turned over the whole stated range and not beyond it; None if they were, or are too few."""
+    angles = np.array([alignment.angle for alignment in alignments])
+    if len(angles) < 32:
+        return None
+    outside = float((np.abs(angles) > ROTATION_DEGREES + 3).mean())
+    flipped = float(np.mean([alignment.flipped for alignment in alignments]))
+    spread, uniform = float(angles.std()), ROTATION_DEGREES / np.sqrt(3)
+    if outside <= 0.1 and 0.6 * uniform < spread < 1.4 * uniform and abs(flipped - 0.5) <= 2.5 / np.sqrt(len(angles)):
+        return None
+    return (
+        f"augmentation is not as asked: {flipped:.0%} flipped (expected 50%), rotations spread by "
+        f"{spread:.1f} degrees (expected {uniform:.1f}), {outside:.0%} beyond {ROTATION_DEGREES}"
+    )
 
 
 def _flip(unrolled: Floats) -> Floats:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from bench.equivalence import NotEquivalentError, prove
 from loaders import LOADERS
-from loaders.base import LoaderSpec, Stage
+from loaders.base import LoaderSpec, Placement, Stage
 from storage.base import DatasetInfo
 from storage.dataset import StoredDataset
 from tests.loaders.conftest import SIZE, Stored
@@ -26,13 +27,15 @@ SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=1, batch_size=20)
 class BrokenFeed:
     whole: Any
     breaks: Callable[[Batches], Batches]
-    layers: Sequence[Any] = ()
+    layers: Sequence[Any]
+    since: int
 
     def __len__(self) -> int:
         return len(self.whole)
 
     def epoch(self, n: int) -> Iterator[Any]:
-        yield from self.breaks([(np.array(images), np.array(labels)) for images, labels in self.whole.epoch(n)])
+        batches = [(np.array(images), np.array(labels)) for images, labels in self.whole.epoch(n)]
+        yield from self.breaks(batches) if n >= self.since else batches
 
     def close(self) -> None:
         self.whole.close()
@@ -43,6 +46,8 @@ class BrokenLoader:
     breaks: Callable[[Batches], Batches]
     changes: dict[str, Any]
     beneath: str = "image_data_generator"
+    layers: Sequence[Any] = ()
+    since: int = 0
     name: str = "broken"
     stages: tuple[Stage, ...] = ()
 
@@ -50,7 +55,8 @@ class BrokenLoader:
         return None
 
     def build(self, dataset: StoredDataset, spec: LoaderSpec, *, until: Stage = Stage.HAND_OVER) -> Any:
-        return BrokenFeed(LOADERS[self.beneath].build(dataset, replace(spec, **self.changes)), self.breaks)
+        beneath = LOADERS[self.beneath].build(dataset, replace(spec, **self.changes))
+        return BrokenFeed(beneath, self.breaks, self.layers, self.since)
 
 
 def whole(batches: Batches) -> Batches:
@@ -172,6 +178,7 @@ def flips_only(batches: Batches) -> Batches:
         (whole, {"batch_size": 50}, "at most 20 of them|batches"),
         (whole, {"augment": False}, "augmentation is not as asked"),
         (flips_only, {"augment": False}, "augmentation is not as asked"),
+        (whole, {"shuffle": False}, "one epoch comes in the order of the one before"),
     ],
 )
 def test_a_broken_loader_is_not_equivalent(
@@ -194,6 +201,34 @@ def test_one_wrong_image_is_caught_where_all_may_differ(stored: Stored, monkeypa
     with pytest.raises(NotEquivalentError, match=r"differs by a PSNR of 1\d\.\d dB"):
         prove(stored("lmdb", "encoded"), "train", "broken", spec)
     assert prove(stored("lmdb", "encoded"), "train", "tfdata", spec).cause == "fast decoding"
+
+
+@pytest.mark.parametrize(
+    ("breaks", "cache", "reason"),
+    [(drops_a_sample, True, "47 samples in an epoch"), (swaps_two_labels, False, "came with label")],
+)
+def test_a_later_epoch_is_proven_too(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[Batches], Batches], cache: bool, reason: str
+) -> None:
+    monkeypatch.setitem(LOADERS._loaded, "broken", BrokenLoader(breaks, {}, "threaded", since=1))
+    with pytest.raises(NotEquivalentError, match=reason):
+        prove(stored("lmdb", "encoded"), "train", "broken", replace(SPEC, augment=False, cache=cache))
+
+
+@pytest.mark.parametrize(
+    ("placement", "layers", "reason"),
+    [
+        ("model", [], "feed.layers scale otherwise than 'tf'"),
+        ("model", [keras.layers.Rescaling(1 / 127.5, -1)], "feed.layers: augmentation is not as asked: 0% flipped"),
+        ("pipeline", [keras.layers.Rescaling(1 / 127.5, -1)], "leaves nothing to the model, but feed.layers has 1"),
+    ],
+)
+def test_what_is_left_to_the_model_is_proven_too(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, placement: Placement, layers: list[Any], reason: str
+) -> None:
+    monkeypatch.setitem(LOADERS._loaded, "broken", BrokenLoader(whole, {}, "threaded", layers))
+    with pytest.raises(NotEquivalentError, match=reason):
+        prove(stored("lmdb", "encoded"), "train", "broken", replace(SPEC, placement=placement))
 
 
 @pytest.mark.parametrize("augment", [True, False])
