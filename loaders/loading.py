@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -51,6 +52,8 @@ def load(
     DataError
         No dataset or no results where they should be.
     """
+    _check("text or a pathlib.Path", str | os.PathLike, path=path, **({} if results is None else {"results": results}))
+    _check("text", str, loader=loader, split=split)
     if results is not None and loader != AUTO:
         raise UsageError(f'results are for loader="auto"; got loader={loader!r} too: give one of them')
     dataset = open_dataset(path, split)
@@ -72,6 +75,13 @@ def load(
     except BaseException:
         dataset.close()
         raise
+
+
+def _check(words: str, kind: Any, **given: Any) -> None:
+    """UsageError for the first of some arguments that is of another type."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            raise UsageError(f"{name} must be {words}, got {value!r}")
 
 
 def _candidates(info: DatasetInfo, loader: str, results: str | Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -137,6 +137,16 @@ def test_says_in_one_line_what_is_wrong(stored: Stored, settings: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", [3, None, b"photos", ["photos"]])
+def test_says_what_is_no_path_and_what_is_no_name(stored: Stored, wrong: Any) -> None:
+    path = stored("hdf5", "raw")
+    with pytest.raises(UsageError, match="^path must be text or a pathlib"):
+        loaders.load(wrong)
+    for name in ("loader", "split", *(["results"] if wrong is not None else [])):
+        with pytest.raises(UsageError, match=f"{name} must be text"):
+            loaders.load(path, **{name: wrong})
+
+
 @pytest.mark.parametrize("size", [np.int64(96), (np.int32(96), np.int64(96))])
 def test_what_is_numpys_becomes_pythons(size: Any) -> None:
     numbers: dict[str, Any] = {"image_size": size, "batch_size": np.int64(7), "options": {"buffer": np.int32(9)}}
