@@ -50,6 +50,7 @@ def facts(stored: Stored) -> DatasetFacts:
     info = stored.info
     return DatasetFacts(
         name=info.name,
+        source_digest=info.source_digest,
         format=info.format,
         payload=info.payload,
         samples=info.stored_samples,

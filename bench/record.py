@@ -148,6 +148,8 @@ class DatasetFacts(_Recorded):
     """What a report needs of a stored dataset, copied from its ``dataset.json``."""
 
     name: str
+    source_digest: str = ""
+    """Of the images that were stored; empty in records that do not have it."""
     format: str
     payload: str
     samples: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.options import RunOptions
 from bench.record import load_info
 from storage.errors import DataError
-from storage.files import missing_folders
+from storage.files import alone, missing_folders
 
 RESUME = "resume.json"
 """The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
@@ -50,6 +50,19 @@ def _numbered(stamp: str) -> Iterator[str]:
     while True:
         yield f"{stamp}-{number}"
         number += 1
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Nobody else measures into a run's folder meanwhile. DataError if another process does."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(folder / "run.lock", wait=False))
+        except BlockingIOError as error:
+            raise DataError(
+                f"{folder} is being measured by another process: let it finish, or interrupt it first"
+            ) from error
+        yield
 
 
 def keep_options(folder: Path, options: RunOptions) -> None:

@@ -28,6 +28,7 @@ from bench.record import (
     RunRecord,
     Skipped,
     append_records,
+    load_info,
     load_run,
     write_info,
 )
@@ -297,19 +298,27 @@ def run(
         cases=chosen,
         spent_s=time.monotonic() - began,
     )
-    write_info(folder, info)
-    run_folder.keep_options(folder, options)
-    return _finish(Schedule(options, folder, watcher, info, stored), reported)
+    with run_folder.claimed(folder):
+        write_info(folder, info)
+        run_folder.keep_options(folder, options)
+        return _finish(Schedule(options, folder, watcher, info, stored), reported)
 
 
 def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     """Go on with a run that was interrupted, under the options it was started with."""
+    load_info(folder)
+    with run_folder.claimed(folder):
+        return _resume(folder, watcher, reported)
+
+
+def _resume(folder: Path, watcher: Watcher, reported: bool) -> Path:
     earlier: Run = load_run(folder)
     if earlier.info.finished:
         raise DataError(f"{folder} is finished: there is nothing to resume. Report on it with: feedbench report {folder}")
     options = run_folder.kept_options(folder)
     began = time.monotonic()
     stored = _datasets(options, earlier.info.cases, watcher)
+    _unchanged(folder, earlier.info, stored)
     found = machine.environment(options.data if options.data.is_dir() else None)
     environments = {**earlier.info.environments}
     environments.pop(machine.environment_id(found), None)
@@ -322,6 +331,17 @@ def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     run_folder.drop_torn_line(folder / "records.jsonl")
     write_info(folder, info)
     return _finish(Schedule(options, folder, watcher, info, stored, list(earlier.records)), reported)
+
+
+def _unchanged(folder: Path, info: RunInfo, stored: dict[str, Stored]) -> None:
+    """DataError if a run's images are no longer those that it has proven and measured so far."""
+    for name, one in stored.items():
+        then, now = info.datasets.get(name), facts(one)
+        if then is not None and then.source_digest and then.source_digest != now.source_digest:
+            raise DataError(
+                f"{folder} cannot go on: its images have changed since it began ({then.samples:,} then, {now.samples:,} now). "
+                "Put them back, or start a new run"
+            )
 
 
 def _finish(schedule: Schedule, reported: bool = True) -> Path:

@@ -13,10 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.limits import limit_cases
 from bench.record import load_run
-from bench.run_folder import RESUME
-from bench.schedule import resume
-from tests.bench.test_schedule import Quiet
+from bench.run_folder import RESUME, claimed
+from bench.schedule import resume, run
+from storage import demo
+from storage.errors import DataError
+from tests.bench.test_schedule import Quiet, options
 
 KILLED = """
 import os, signal, sys
@@ -77,3 +80,25 @@ def test_a_killed_caller_leaves_no_worker_behind(tmp_path: Path) -> None:
     caller.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
+
+
+class Hasty(Quiet):
+    """Interrupts before anything is measured."""
+
+    def plan(self, visits: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_alone_and_with_the_images_it_began_with(tmp_path: Path) -> None:
+    demo.draw(tmp_path / "photos", 20)
+    asked = options(tmp_path, images=tmp_path / "photos")
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, Hasty(), "test", planned=list(limit_cases(4, (8, 8), 0)), reported=False)
+    (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
+    with claimed(folder), pytest.raises(DataError, match="is being measured by another process"):
+        resume(folder, Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, Hasty())
+    next((tmp_path / "photos" / "train").rglob("*.jpg")).unlink()
+    with pytest.raises(DataError, match=r"its images have changed since it began \(20 then, 19 now\)"):
+        resume(folder, Quiet())
