@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bench.compare import Comparison, rates, unpaired
 from bench.labels import label
 from bench.phases import UNPROVEN, of_all, phase_name
-from bench.record import load_run
+from bench.record import DatasetFacts, load_run
 from bench.speeds import outcome
 from storage.errors import DataError, UsageError
 
@@ -46,12 +46,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: images/s by row and sweep, which cases failed and why, and what it ran on (None: nobody wrote it down)."""
+    """One of the two: images/s by row and sweep, which cases failed and why, what it ran on (None: nobody wrote it down), and over
+    which images, by ``FORMAT-PAYLOAD``.
+    """
 
     name: str
     rates: Mapping[Row, Mapping[int, float]]
     failed: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] | None = None
+    datasets: Mapping[str, DatasetFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def read_side(path: Path) -> Side:
         for case, phase, records in run.groups()
         if case.id not in failed and (by_sweep := rates(records))
     }
-    return Side(path.resolve().name, found, failed, environment)
+    return Side(path.resolve().name, found, failed, environment, run.info.datasets)
 
 
 def changes(a: Side, b: Side) -> list[Change]:
@@ -153,6 +156,17 @@ def environment_differences(a: Side, b: Side) -> list[str]:
     one, other = _flat(a.environment), _flat(b.environment)
     keys = [key for key in sorted(one.keys() | other.keys()) if not PASSING.search(key)]
     return [f"{key}: {one.get(key)} and {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
+
+
+def other_images(a: Side, b: Side) -> list[tuple[DatasetFacts, DatasetFacts]]:
+    """What both stored alike, but of different images; told by how many there are where nobody kept their digest."""
+    both = [(a.datasets[name], b.datasets[name]) for name in a.datasets if name in b.datasets]
+    return [
+        (one, other)
+        for one, other in both
+        if (one.samples, one.class_names) != (other.samples, other.class_names)
+        or (one.source_digest and other.source_digest and one.source_digest != other.source_digest)
+    ]
 
 
 def fails(rules: Sequence[Rule], found: Sequence[Change], failed: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.agreement import agreement
-from bench.gate import Change, Rule, Side, apart, broken, changes, environment_differences, fails, slowdowns_seen
+from bench.gate import (
+    Change,
+    Rule,
+    Side,
+    apart,
+    broken,
+    changes,
+    environment_differences,
+    fails,
+    other_images,
+    slowdowns_seen,
+)
 
 WORST_SEEN = 0.5
 """A gate that would miss a case at half its speed sees nothing worth a number."""
@@ -55,7 +66,20 @@ def compared(a: Side, b: Side, rules: Sequence[Rule] = ()) -> Compared:
 
 
 def warning(a: Side, b: Side) -> str:
-    """What the machine may have to do with it; empty if both ran in the same environment."""
+    """What the images and the machine may have to do with it; empty if both ran over the same, in the same environment."""
+    return " ".join(filter(None, (_images(a, b), _machine(a, b))))
+
+
+def _images(a: Side, b: Side) -> str:
+    found = other_images(a, b)
+    if not found:
+        return ""
+    one, other = found[0]
+    counts = f"{one.samples:,} of {one.name} and {other.samples:,} of {other.name}"
+    return f"These runs measured different images ({counts}): a change may be the images'."
+
+
+def _machine(a: Side, b: Side) -> str:
     differences = environment_differences(a, b)
     if differences:
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""

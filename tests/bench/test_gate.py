@@ -15,7 +15,7 @@ import pytest
 
 from bench.agreement import Agreement, agreement
 from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
-from bench.gate_words import result
+from bench.gate_words import result, warning
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
 from storage.errors import DataError, UsageError
@@ -211,6 +211,19 @@ def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
         "cpu_model: Synthetic CPU @ 2.00 GHz and Another CPU"
     ]
     assert "Warning: These runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
+
+
+@pytest.mark.parametrize("changed", [{"samples": 40, "name": "dogs"}, {"source_digest": "xxh3:2", "name": "dogs"}])
+def test_other_images_are_warned_of(runs: Path, changed: dict[str, object]) -> None:
+    before, after = read_side(runs / "before"), read_side(runs / "after")
+    (name, one), *_ = before.datasets.items()
+    kept = one.model_copy(update={"source_digest": "xxh3:1"})
+    a = replace(before, datasets={name: kept})
+    assert warning(a, after) == ""
+    assert warning(a, replace(after, datasets={name: kept.model_copy(update=changed)})) == (
+        f"These runs measured different images ({one.samples:,} of flowers and {changed.get('samples', one.samples):,} of dogs): "
+        "a change may be the images'."
+    )
 
 
 def test_a_run_that_was_resumed_elsewhere_is_warned_of(runs: Path, tmp_path: Path) -> None:
