@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.compare import interval, rates
-from bench.record import RunRecord
+from bench.record import Failed, RunRecord
 
 LEAST_SWEEPS = 3
 
 
 def beaten(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Cases whose interval lies wholly below their leader's, by id, with the reason in words.
+    """Cases whose interval lies wholly below their leader's, and those that failed, by id, with the reason in words.
 
-    A step has one leader; cases that leave work to a model that nobody runs do less than the others, and race each other.
+    A step has one leader; cases that leave work to a model that nobody runs do less than the others, and race each other. What failed
+    once is in no comparison, so it leads none, and more sweeps would say nothing of it.
     """
     by_step: dict[tuple[str, bool], dict[str, list[RunRecord]]] = {}
     for record in records:
@@ -22,8 +23,13 @@ def beaten(records: Sequence[RunRecord]) -> dict[str, str]:
             by_step.setdefault((racer.step.step, racer.leaves_work), {}).setdefault(racer.id, []).append(record)
     out: dict[str, str] = {}
     for by_case in by_step.values():
+        failures = {case: sum(isinstance(one.outcome, Failed) for one in mine) for case, mine in by_case.items()}
         found = {case: list(rates(mine).values()) for case, mine in by_case.items()}
-        enough = {case: interval(values) for case, values in found.items() if len(values) >= LEAST_SWEEPS}
+        tries = {case: failures[case] + len(values) for case, values in found.items()}
+        for case in found:
+            if failures[case] and tries[case] >= LEAST_SWEEPS:
+                out[case] = f"racing: failed in {failures[case]} of {tries[case]} sweeps; not measured further"
+        enough = {case: interval(found[case]) for case in found if not failures[case] and tries[case] >= LEAST_SWEEPS}
         if not enough:
             continue
         leader = max(enough, key=lambda case: enough[case].value)

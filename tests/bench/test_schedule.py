@@ -159,6 +159,12 @@ def test_racing_drops_only_what_is_established() -> None:
     assert case_id.endswith("name=slow")
     assert "racing: after 3 sweeps" in beaten(records)[case_id]
     assert beaten([r for r in records if r.sweep < 2]) == {}
+    # Faster than all, but not to be relied on: it beats nobody, and is no longer measured.
+    hasty = [record(known("null", "hasty"), n, 5000) for n in range(3)]
+    hasty.append(hasty[0].model_copy(update={"sweep": 3, "outcome": Failed(reason="killed")}))
+    assert beaten([*records, *hasty]) == beaten(records) | {
+        hasty[0].case.id: "racing: failed in 1 of 4 sweeps; not measured further"
+    }
 
 
 def test_a_budget_still_gives_three_sweeps(tmp_path: Path) -> None:
