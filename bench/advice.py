@@ -59,7 +59,7 @@ class Source:
         return facts.model_copy(
             update={
                 "name": self.name or facts.name,
-                "samples": self.fed_images or facts.samples,
+                "fed_samples": self.fed_images or facts.epoch_images,
                 "stored_bytes": round(facts.stored_bytes * share),
                 "convert_s": facts.convert_s * share,
             }
@@ -163,7 +163,7 @@ def _store(case: Case) -> str:
 
 def _epoch_s(run: Run, facts: DatasetFacts, measured: Mapping[Case, Mapping[int, float]], case: Case) -> float:
     turnaround = METRICS["epoch_turnaround_s"].compute(run.of(case.id)) or 0.0
-    return facts.samples / median(measured[case].values()) + turnaround
+    return facts.epoch_images / median(measured[case].values()) + turnaround
 
 
 def _bound(run: Run, now: Case, compared: Comparison, step: str) -> str:

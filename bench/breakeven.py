@@ -59,11 +59,11 @@ def break_even(run: Run, step: str, today: str | None = None) -> list[BreakEven]
 def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[int, float]], stated: int) -> BreakEven:
     facts = run.info.datasets[stored]
     compared = compare(cases[case], cases[now], case_a=case.id, case_b=now.id, compared=stated)
-    epoch_s = facts.samples / median(cases[case].values()) + _turnaround(run, case)
-    today_s = facts.samples / median(cases[now].values()) + _turnaround(run, now)
+    epoch_s = facts.epoch_images / median(cases[case].values()) + _turnaround(run, case)
+    today_s = facts.epoch_images / median(cases[now].values()) + _turnaround(run, now)
     free = at_hand(stored, now)
     write_s = 0.0 if free else facts.convert_s
-    steady_today = facts.samples / median(cases[now].values())
+    steady_today = facts.epoch_images / median(cases[now].values())
     # A change of turnaround is part of the epoch, whatever the ratio of the rates.
     turned = _turnaround(run, now) - _turnaround(run, case)
 

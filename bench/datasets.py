@@ -54,6 +54,7 @@ def facts(stored: Stored) -> DatasetFacts:
         format=info.format,
         payload=info.payload,
         samples=info.stored_samples,
+        fed_samples=info.splits[stored.split].samples,
         classes=len(info.class_names),
         class_names=info.class_names,
         stored_bytes=info.stored_bytes,

@@ -153,6 +153,9 @@ class DatasetFacts(_Recorded):
     format: str
     payload: str
     samples: int
+    """In all splits."""
+    fed_samples: int | None = None
+    """In the split that was fed; None in records that do not have it."""
     classes: int
     class_names: tuple[str, ...] = ()
     stored_bytes: int
@@ -164,6 +167,11 @@ class DatasetFacts(_Recorded):
     """The first few of them, as one can print them."""
     skipped_list: str = ""
     """Where all of them are, from the folder in which this dataset lies: FORMAT-PAYLOAD/skipped.csv."""
+
+    @property
+    def epoch_images(self) -> int:
+        """How many images an epoch has."""
+        return self.fed_samples or self.samples
 
 
 class RunInfo(_Recorded):

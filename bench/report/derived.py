@@ -80,7 +80,7 @@ def _utilisation(run: Run) -> tuple[DataFrame, DataFrame]:
     points, knees = [], []
     for case, feed in feeds.items():
         facts = run.info.datasets.get(f"{case.format}-{case.payload}")
-        images, ready = facts.samples if facts else None, case.spec.prefetch
+        images, ready = facts.epoch_images if facts else None, case.spec.prefetch
         points += [
             (case.id, float(speed), utilisation(feed, float(speed), ready=ready, epoch_images=images)) for speed in grid
         ]

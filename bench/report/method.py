@@ -47,7 +47,7 @@ def dataset(run: Run) -> list[tuple[str, str]]:
     classes = ", ".join(one.class_names) if one.class_names else ""
     return [
         ("name", name(run)),
-        ("images", f"{one.samples:,} in the split that was fed" + (f" ({media} in all)" if media else "")),
+        ("images", f"{one.epoch_images:,} in the split that was fed" + (f" ({media} in all)" if media else "")),
         ("classes", f"{one.classes}: {classes}" if classes else str(one.classes)),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_break_even_by_hand(run: Run) -> None:
     assert raw.epochs_low <= raw.epochs <= raw.epochs_high
     assert raw.today == "directory-encoded-image_data_generator-pipeline-step=none"
     assert found["directory-encoded"].epochs == 0
+    # Half of the images are for validation: an epoch saves half as much.
+    fed = {name: facts.model_copy(update={"fed_samples": 1000}) for name, facts in run.info.datasets.items()}
+    half = replace(run, info=run.info.model_copy(update={"datasets": fed}))
+    assert next(row for row in break_even(half, "none") if row.stored == "hdf5-raw").epochs == pytest.approx(
+        2 * raw.epochs, rel=0.02
+    )
 
 
 def test_no_established_gain_never_pays(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_a_run_goes_on_alone_and_with_the_images_it_began_with(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt):
         run(asked, Hasty(), "test", planned=list(limit_cases(4, (8, 8), 0)), reported=False)
     (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
+    (stored,) = {(facts.samples, facts.epoch_images) for facts in load_run(folder).info.datasets.values()}
+    assert stored == (20, len(list((tmp_path / "photos" / "train").rglob("*.jpg"))))
+    assert stored[1] < 20  # The rest is for validation, and no part of an epoch.
     with claimed(folder), pytest.raises(DataError, match="is being measured by another process"):
         resume(folder, Quiet())
     with pytest.raises(KeyboardInterrupt):
