@@ -125,7 +125,7 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
         *_saving(change, a_epoch, write_s, saved, limits, stands=_store(best) in source.standing),
         *_room(run, now, best),
         *_memory(run, facts),
-        *(f"Careful, {_with_time(flag)}." for flag in warnings(run.of(best.id), run.info)[:2]),
+        *(f"Careful, {_with_time(flag)}." for flag in warnings(run.of(best.id))[:2]),
     ]
     place = f"{source.out}/{facts.name}/{_store(best)}"
     command, code = (_convert(best, source.path, place), _code(best, place, source.split)) if change else ("", "")

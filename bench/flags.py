@@ -11,7 +11,7 @@ from statistics import fmean, median, stdev
 from bench.compare import rates
 from bench.metrics.base import counted, watched
 from bench.metrics.images_per_s import rate
-from bench.record import Measured, RunInfo, RunRecord, measured
+from bench.record import Measured, RunRecord, measured
 from bench.tuned import OPTIONS
 
 ENOUGH_SWEEPS = 5
@@ -33,7 +33,7 @@ KEEP_MEMORY = "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 """What has glibc keep freed memory, as ``mallopt(3)`` names it; the first is the most it takes."""
 
 
-def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
+def warnings(records: Sequence[RunRecord]) -> list[str]:
     """The flags of one case in one phase, in words. Empty where there is nothing to warn of."""
     seen = measured(records)
     if not seen:
@@ -42,7 +42,7 @@ def warnings(records: Sequence[RunRecord], info: RunInfo) -> list[str]:
     found = [
         *_bimodal(seen),
         *_few_apart(seen),
-        *_few_sweeps(speeds, info.sweeps),
+        *_few_sweeps(speeds),
         *_unsteady_warm_up(seen),
         *_short_epochs(records[0].phase, seen),
         *_cache(records[0].phase, seen),
@@ -132,8 +132,8 @@ def _few_apart(seen: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def _few_sweeps(speeds: Sequence[float], planned: int) -> Iterator[str]:
-    if len(speeds) < min(ENOUGH_SWEEPS, max(planned, 3)):
+def _few_sweeps(speeds: Sequence[float]) -> Iterator[str]:
+    if len(speeds) < ENOUGH_SWEEPS:
         yield f"not enough sweeps: {len(speeds)} measured, {ENOUGH_SWEEPS} needed to tell 5% apart: raise --sweeps or --budget"
 
 

@@ -20,6 +20,7 @@ from bench.options import DEFAULT_LOADERS, RunOptions, names, seconds
 from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
+from bench.racing import LEAST_SWEEPS
 from bench.record import Measured, Run, load_run
 from bench.run_folder import RESUME
 from bench.run_table import run_table
@@ -169,11 +170,15 @@ def print_run(stored: Run, console: Console) -> None:
     flagged = Counter(
         flag
         for case in stored.info.cases
-        for flag in {word(said) for phase in PHASES for said in warnings(stored.of(case.id, phase), stored.info)}
+        for flag in {word(said) for phase in PHASES for said in warnings(stored.of(case.id, phase))}
     )
     if flagged:
         named = ", ".join(f"{flag} ({number})" for flag, number in flagged.most_common())
         console.print(Text(f"Flagged cases: {named}; the report says what to do."), soft_wrap=True, style="yellow")
+    budget_s, spent_s = stored.info.options.get("budget_s"), stored.info.spent_s
+    if budget_s and spent_s > budget_s and stored.info.sweeps <= LEAST_SWEEPS:
+        said = f"Over its budget of {budget_s:g} s: {LEAST_SWEEPS} sweeps are measured whatever it is. It took {spent_s:,.0f} s."
+        console.print(Text(said), soft_wrap=True, style="yellow")
     page = stored.path / "report.html"
     if page.is_file():
         console.print(Text(f"The report: {page}"), soft_wrap=True)

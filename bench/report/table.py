@@ -96,7 +96,7 @@ def _result(run: Run, case: Case, phase: str, records: list[RunRecord]) -> dict[
         "status": status,
         "reason": reason,
         "sweeps": len(speeds),
-        "warnings": "; ".join(warnings(records, run.info)),
+        "warnings": "; ".join(warnings(records)),
         "pixels_cause": cause,
     }
 

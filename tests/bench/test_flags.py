@@ -38,7 +38,7 @@ def flags(
         factor = speed[number] if speed else 1.0
         waits = [round(ns / factor) for ns in record.outcome.wait_ns]
         made.append(record.model_copy(update={"outcome": record.outcome.model_copy(update={"wait_ns": waits, **changes})}))
-    return warnings(made, run.info)
+    return warnings(made)
 
 
 def test_a_quiet_case_has_none(run: Run) -> None:
@@ -54,7 +54,7 @@ def test_short_epochs_are_said(run: Run) -> None:
 def test_bimodal_says_how_many_epochs_and_how_slow(tmp_path: Path) -> None:
     case = next(c for c in matrix() if c.id == "tfrecord-encoded-tfdata-pipeline-step=none")
     run = synthetic_run(tmp_path, cases=[case])
-    found = warnings(run.of(case.id), run.info)
+    found = warnings(run.of(case.id))
     assert len(found) == 1
     assert found[0].startswith("bimodal: ")
     assert "epochs ran at half speed: switch tf.data's autotuning off" in found[0]
@@ -107,7 +107,7 @@ def test_memory_that_comes_anew_is_told_from_a_noisy_machine(run: Run) -> None:
                 "minor_faults": an_image * sum(one.images),
             }
             made.append(record.model_copy(update={"outcome": one.model_copy(update=changes)}))
-        return warnings(made, run.info)
+        return warnings(made)
 
     (flag,) = found([1, 83, 2, 70, 0], [1.0, 0.85, 1.0, 0.85, 1.0])
     assert flag.startswith("fresh memory: 2 of 5 sweeps took 70 page faults an image or more and ran at 8")
@@ -123,10 +123,7 @@ def test_memory_that_comes_anew_is_told_from_a_noisy_machine(run: Run) -> None:
 def test_cold_that_nobody_proved_is_flagged(tmp_path: Path) -> None:
     case = Case(format="lmdb", payload="encoded", loader="tfdata", step=StepSpec(step="none"), cache="cold")
     run = synthetic_run(tmp_path, cases=[case])
-    assert any(
-        flag.startswith("not proven cold in 5 of 5 sweeps, 60%")
-        for flag in warnings(run.of(case.id, "cold_epoch"), run.info)
-    )
+    assert any(flag.startswith("not proven cold in 5 of 5 sweeps, 60%") for flag in warnings(run.of(case.id, "cold_epoch")))
 
 
 def test_what_was_read_while_opening_is_flagged(tmp_path: Path) -> None:
@@ -182,11 +179,11 @@ def test_few_epochs_apart_are_no_second_rate(tmp_path: Path) -> None:
         changes = {"images": [32] * 25, "wait_ns": waits, "step_ns": [0] * 25, "epochs": epochs, "buffered_images": 0}
         assert isinstance(record.outcome, Measured)
         made.append(record.model_copy(update={"outcome": record.outcome.model_copy(update=changes)}))
-    found = [flag for flag in warnings(made, run.info) if "epochs" in flag]
+    found = [flag for flag in warnings(made) if "epochs" in flag]
     assert [word(flag) for flag in found] == ["few slow epochs"]
     assert found[0].startswith("few slow epochs: 2 of 25 ran at 62% of the others' speed: they are counted in")
 
 
 def test_nothing_measured_warns_of_nothing(run: Run) -> None:
     empty: list[RunRecord] = []
-    assert warnings(empty, run.info) == []
+    assert warnings(empty) == []

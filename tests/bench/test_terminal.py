@@ -161,7 +161,16 @@ def test_what_deserves_no_trust_is_said_where_it_is_first_read(tmp_path: Path) -
     quiet = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"))
     console = terminal()
     print_run(synthetic_run(tmp_path / "quiet", cases=[quiet]), console)
-    assert not re.search("Flagged|racing", written(console))
+    assert not re.search("Flagged|racing|budget", written(console))
+
+
+def test_a_budget_that_three_sweeps_do_not_fit_into_is_said(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, cases=[Case(format="hdf5", payload="raw", loader="tfdata")], sweeps=3)
+    info = run.info.model_copy(update={"options": {"budget_s": 60.0}, "spent_s": 1234.5})
+    console = terminal()
+    print_run(replace(run, info=info), console)
+    assert "Over its budget of 60 s: 3 sweeps are measured whatever it is. It took 1,234 s." in written(console)
+    assert "Flagged cases: not enough sweeps (1)" in written(console)
 
 
 def test_report_makes_all_again_and_says_where_the_page_is(tmp_path: Path) -> None:
