@@ -184,18 +184,15 @@ def measure_epoch(
 
 
 def images_per_ns(feed: Batches, step: Step, *, seconds: float, clock: Clock = time.perf_counter_ns) -> float:
-    """Pace of a pipeline over whole epochs, at least one after the first and at least ``seconds``: for stage timing.
+    """Pace of a pipeline over whole epochs, one at least and at least ``seconds``: for stage timing.
 
     Turnarounds are counted in: a stage's cost is a difference of two of these, and turnaround is in both.
     """
-    loop = ticks(feed, step, clock)
-    images = spent = 0
-    for tick in loop:
-        if tick.epoch and tick.first and spent >= seconds * NS:
-            break
-        if tick.epoch:
+    images = spent = epoch = 0
+    while not epoch or spent < seconds * NS:
+        for tick in epoch_ticks(feed, step, clock, epoch, clock()):
             images, spent = images + tick.images, spent + tick.wait_ns + tick.step_ns
-    loop.close()
+        epoch += 1
     return images / spent
 
 

@@ -154,7 +154,10 @@ class Schedule:
         for case in firsts:
             if ":" not in case.loader and _pipeline(case) not in self._stages:
                 self.watcher.now(f"timing stages of {case.id}")
-                self._stages[_pipeline(case)] = self._ask("stages", case).stages_ns
+                answer = self._ask("stages", case)
+                self._stages[_pipeline(case)] = answer.stages_ns
+                if answer.error:
+                    sys.stderr.write(f"Careful: the stages of {case.id} are not timed: {answer.error}\n")
 
     def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> int:
         """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short.

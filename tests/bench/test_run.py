@@ -204,8 +204,11 @@ def test_whole_groups_of_the_first_epoch_are_cold() -> None:
 
 
 def test_pace_of_a_stage() -> None:
-    world = World(wait_ms=10, step_ms=0)
-    assert images_per_ns(world, world.step, seconds=1, clock=world.clock) * 1e9 == pytest.approx(4 / 0.010)
+    world = World(wait_ms=10, step_ms=0, turnaround_ms=50)
+    assert images_per_ns(world, world.step, seconds=0, clock=world.clock) * 1e9 == pytest.approx(40 / 0.150)
+    assert world.epochs == [0]
+    assert images_per_ns(world, world.step, seconds=0.4, clock=world.clock) * 1e9 == pytest.approx(40 / 0.150)
+    assert world.epochs == [0, 0, 1, 2]
 
 
 def ticks(waits_ms: Sequence[float], step_ms: float = 0) -> list[Tick]:
