@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -45,6 +46,7 @@ class DirectoryFeed(Closable):
         self._numbered: tf.data.Dataset | None = self._made
         """Where numbered passes come from, as long as nobody else takes any; the next of it is number ``_passed``."""
         self._passed = 0
+        self._beginning = Lock()
 
     def _make(self) -> tuple[tf.data.Dataset, list[str]]:
         spec, folder = self._spec, self._folder
@@ -94,12 +96,13 @@ class DirectoryFeed(Closable):
         """The n-th pass. Keras reshuffles from a state that each pass moves on: where others may have, from a new dataset."""
         check_epoch(n)
         self.check_open()
-        if self._numbered is None or n < self._passed:
-            self._numbered, self._passed = self._make()[0], 0
-        for _ in range(self._passed, n):
-            iter(self._numbered)  # moves the state on, and reads nothing
-        self._passed = n + 1
-        return self._naming(iter(self._numbered))
+        with self._beginning:
+            if self._numbered is None or n < self._passed:
+                self._numbered, self._passed = self._make()[0], 0
+            for _ in range(self._passed, n):
+                iter(self._numbered)  # moves the state on, and reads nothing
+            self._passed = n + 1
+            return self._naming(iter(self._numbered))
 
     def _naming(self, batches: Iterable[Any]) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """TensorFlow says that an image cannot be decoded, not which."""

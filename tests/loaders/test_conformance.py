@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,16 @@ def test_the_passes_of_fit_are_the_numbered_ones_whatever_ran_before(stored: Sto
     finally:
         feed.close()
         other.close()
+
+
+def test_passes_that_several_threads_begin_at_once_are_the_numbered_ones(stored: Stored) -> None:
+    feed: Any = build(stored, "image_dataset_from_directory", replace(PLAIN, placement="model"))
+
+    def labels(n: int) -> list[int]:
+        return [int(label) for _, labels in feed.epoch(n) for label in labels]
+
+    with closing(feed), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(labels, (3, 0, 2, 1))) == [labels(n) for n in (3, 0, 2, 1)]
 
 
 def test_the_model_augments_as_the_pipeline_is_proven_to(stored: Stored) -> None:

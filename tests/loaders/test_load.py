@@ -140,7 +140,7 @@ def test_says_in_one_line_what_is_wrong(stored: Stored, settings: dict[str, Any]
 @pytest.mark.parametrize("wrong", [3, None, b"photos", ["photos"]])
 def test_says_what_is_no_path_and_what_is_no_name(stored: Stored, wrong: Any) -> None:
     path = stored("hdf5", "raw")
-    with pytest.raises(UsageError, match="^path must be text or a pathlib"):
+    with pytest.raises(UsageError, match=r"^path must be text or a pathlib\.Path"):
         loaders.load(wrong)
     for name in ("loader", "split", *(["results"] if wrong is not None else [])):
         with pytest.raises(UsageError, match=f"{name} must be text"):
