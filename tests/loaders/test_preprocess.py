@@ -32,6 +32,18 @@ def test_a_saved_model_scales_as_keras_does_and_loads_in_safe_mode(scaling: Scal
     np.testing.assert_allclose(np.asarray(loaded(images, training=False)), meant, atol=1e-3)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_gives_a_model_the_same_images(policy: str) -> None:
+    images = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
+    augmented = np.asarray(entrance("tf")(images, training=True))
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        mixed = entrance("tf")
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    np.testing.assert_allclose(np.asarray(mixed(images, training=True)), augmented, atol=1e-6)
+
+
 @pytest.mark.parametrize("scaling", get_args(Scaling))
 def test_two_entrances_have_the_same_configuration(scaling: Scaling) -> None:
     """So that cases share a compiled step (bench/visit.py)."""
