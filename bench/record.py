@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.case import Case
 from storage.errors import DataError
@@ -112,6 +112,16 @@ class Measured(_Recorded):
     """Share of the machine's processor time that other processes used meanwhile."""
     load_1m: float | None = None
     pixels: Pixels | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        warmup = (self.warmup_images, self.warmup_wait_ns, self.warmup_step_ns)
+        for lists in ((self.images, self.wait_ns, self.step_ns, self.epochs), warmup):
+            if len({len(one) for one in lists}) > 1:
+                raise ValueError("images, wait_ns, step_ns and epochs must have an entry for each batch")
+            if any(min(one, default=0) < 0 for one in lists):
+                raise ValueError("images, wait_ns, step_ns and epochs must not be negative")
+        return self
 
 
 class Failed(_Recorded):

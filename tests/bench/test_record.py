@@ -63,6 +63,11 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(DataError, match=r"records\.jsonl:1 is not a RunRecord"):
         load_run(tmp_path)
+    good = path.read_text().split("\n", 2)[1]
+    for wrong in ('"wait_ns":[1]', '"wait_ns":[1,-2]'):
+        path.write_text(good.replace('"wait_ns":[1,2]', wrong) + "\n")
+        with pytest.raises(DataError, match=r"records\.jsonl:1 is not a RunRecord: outcome\.ok: .*wait_ns.* must"):
+            load_run(tmp_path)
     (tmp_path / "run.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(DataError, match=r"run\.json is not a RunInfo"):
         load_run(tmp_path)
