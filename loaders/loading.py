@@ -92,7 +92,7 @@ def _candidates(info: DatasetInfo, loader: str, results: str | Path | None) -> I
         return
     if results is not None:
         choice = _choices(Path(results)).get(f"{info.format}-{info.payload}")
-        if choice is not None:
+        if choice is not None and choice[0] in LOADERS:  # a run elsewhere may have had others
             yield choice
     yield from ((name, {}) for name in DEFAULTS)
 
@@ -103,14 +103,16 @@ def _choices(results: Path) -> dict[str, tuple[str, Mapping[str, Any]]]:
     try:
         found = json.loads(file.read_bytes())
         if found["version"] != 1:
-            raise DataError(f"{file} is of version {found['version']}; this feedbench reads version 1")
+            raise DataError(f"{file} is of version {found['version']!r}; this feedbench reads version 1")
         return {
             name: (str(entry["loader"]), {**entry["spec"], **entry["options"]}) for name, entry in found["choices"].items()
         }
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}. A finished `feedbench run` leaves one in its folder.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is not the choices of a run: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is not the choices of a run. `feedbench report RUN` writes them anew.") from error
 
 
 def _no_batch(samples: int, spec: LoaderSpec) -> str | None:

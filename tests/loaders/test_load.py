@@ -106,6 +106,10 @@ def test_falls_back_from_a_choice_that_cannot_serve(stored: Stored, tmp_path: Pa
     feed = loaders.load(stored("hdf5", "raw"), results=results)
     feed.close()
     assert isinstance(feed, ThreadedDataset)
+    written(results, {"hdf5-raw": {"loader": "installed-elsewhere", "spec": {}, "options": {}}})
+    feed = loaders.load(stored("hdf5", "raw"), results=results)
+    feed.close()
+    assert isinstance(feed, ThreadedDataset)
 
 
 @pytest.mark.parametrize(
