@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders.base import LoaderSpec, Stage
+from loaders.base import CLOSED, LoaderSpec, Stage
 from loaders.sample import ROTATION_DEGREES, batches_in, order, peer_unsupported, scale
 from storage.base import DatasetInfo
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from loaders.stream import StreamFeed
@@ -105,12 +106,6 @@ class Pipeline:
             self.pipe.reset()
             self.finished = True
 
-    def close(self) -> None:
-        """End DALI's threads: they live as long as the pipeline, which its own source keeps in a cycle."""
-        self.pipe = None
-        self.dataset.close()
-        gc.collect()
-
     def _named(self, chosen: NDArray[np.int64], error: Exception) -> DataError:
         from storage.pixels import decode
 
@@ -120,6 +115,46 @@ class Pipeline:
             except DataError as cause:
                 return DataError(f"{self.dataset.path}: {self.dataset.key(int(index))} cannot be read: {cause}")
         return DataError(f"{self.dataset.path}: DALI cannot decode a batch: {error}")
+
+
+class Pipelines:
+    """A pipeline for pass after pass; another for a pass that begins before the one before has ended."""
+
+    def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
+        self.dataset, self.spec = dataset, spec
+        self.closed = False
+        self._all = [Pipeline(dataset, spec)]
+        self._idle = self._all.copy()
+        self._lock = Lock()
+
+    def batches(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """The n-th pass. Raises UsageError if it is read on when the feed is closed."""
+        with self._lock:
+            if not self._idle:
+                self._all.append(Pipeline(self.dataset, self.spec))
+                self._idle.append(self._all[-1])
+            pipeline = self._idle.pop()
+        coming = pipeline.batches(n)
+        try:
+            while (batch := self._next(coming)) is not None:
+                yield batch
+        finally:
+            self._idle.append(pipeline)
+
+    def _next(self, coming: Iterator[Any]) -> Any:
+        with self._lock:
+            if self.closed:
+                raise UsageError(CLOSED)
+            return next(coming, None)
+
+    def close(self) -> None:
+        """End DALI's threads: they live as long as the pipeline, which its own source keeps in a cycle."""
+        with self._lock:
+            self.closed = True
+            for pipeline in self._all:
+                pipeline.pipe = None
+            self.dataset.close()
+            gc.collect()
 
 
 class DaliLoader:
@@ -155,13 +190,13 @@ class DaliLoader:
         from loaders.stream import StreamFeed
 
         del until  # no stages
-        pipeline = Pipeline(dataset, spec)
+        pipelines = Pipelines(dataset, spec)
         return StreamFeed(
-            pipeline.batches,
+            pipelines.batches,
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
-            close=pipeline.close,
+            close=pipelines.close,
             prefetch=spec.prefetch,
             direct=True,
         )
