@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders.base import LoaderSpec, Stage
+from loaders.base import CLOSED, LoaderSpec, Stage
 from loaders.sample import batches_in, options_of, peer_unsupported, prepare
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
@@ -75,9 +75,10 @@ class Shards:
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, options: Options) -> None:
         self.dataset, self.spec, self.options = dataset, spec, options
         self.skipped = 0
+        self.closed = False
 
     def batches(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """The n-th pass, in batches of the size asked for."""
+        """The n-th pass, in batches of the size asked for. Raises UsageError if it is read on when the feed is closed."""
         left: tuple[NDArray[Any], NDArray[np.int64]] | None = None
         size = self.spec.batch_size
         for images, labels in self._as_workers_batch(n):
@@ -85,10 +86,17 @@ class Shards:
                 images, labels = np.concatenate([left[0], images]), np.concatenate([left[1], labels])
             while len(labels) >= size:
                 yield images[:size], labels[:size]
+                if self.closed:
+                    raise UsageError(CLOSED)
                 images, labels = images[size:], labels[size:]
             left = images, labels
         if left is not None and len(left[1]) and not self.spec.drop_remainder:
             yield left
+
+    def close(self) -> None:
+        """No batch comes any more; the processes of a pass end with it."""
+        self.closed = True
+        self.dataset.close()
 
     def _as_workers_batch(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
         import webdataset as wds
@@ -172,7 +180,7 @@ class WebdatasetLoader:
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
-            close=dataset.close,
+            close=shards.close,
             prefetch=spec.prefetch,
             direct=True,
             skipped=lambda: shards.skipped,

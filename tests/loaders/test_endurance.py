@@ -22,7 +22,7 @@ from loaders import LOADERS
 from loaders.base import Feed, LoaderSpec
 from storage import FORMATS, open_dataset
 from storage.dataset import read_info
-from storage.errors import DataError
+from storage.errors import DataError, UsageError
 from tests.loaders.conftest import SIZE, TRAIN, Stored
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ ENDURING = [
 ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)  # webdataset starts its processes anew each pass: 200 times, on a busy machine
 @pytest.mark.parametrize("loader", ENDURING)
 def test_memory_stays_flat(stored: Stored, loader: str) -> None:
     spec = replace(SPEC, placement="model", image_size=(96, 96))
@@ -236,6 +236,27 @@ def test_two_at_once(stored: Stored, loader: str) -> None:
         other.close()
     assert seen[0] == seen[1]
     assert seen[0].total() == TRAIN
+
+
+# PyTorch's process may abort while it is ended: webdataset's page says so.
+ABORTS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.mark.timeout(120)  # torch waited for ever
+@pytest.mark.parametrize("loader", ["torch", "grain", pytest.param("webdataset", marks=ABORTS), "dali"])
+def test_two_passes_of_a_feed_at_once_are_both_whole(stored: Stored, loader: str) -> None:
+    spec = replace(SPEC, batch_size=4)
+    with build(dataset_for(stored, loader, spec), loader, spec) as feed:
+        first = iter(feed.epoch(0))
+        seen = [int(label) for label in np.asarray(next(first)[1])]
+        assert labels_of(feed, 1).total() == TRAIN
+        seen += [int(label) for _, labels in first for label in np.asarray(labels)]
+        assert Counter(seen) == labels_of(feed, 0)
+        assert len(seen) == TRAIN
+        broken_off = iter(feed.epoch(2))
+        next(broken_off)
+    with pytest.raises(UsageError, match="closed"):
+        list(broken_off)
 
 
 COMMON = """
