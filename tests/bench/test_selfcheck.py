@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from bench import selfcheck_loop, selfcheck_output
+from bench.case import Case, StepSpec
 from bench.run import ticks
 from bench.selfcheck import CHECKS, foretold, known_rates, selfcheck
 from bench.selfcheck_bench import Bench, Check
 from bench.selfcheck_loop import clockwork
 from bench.selfcheck_workers import failures
+from bench.visit import Request, Visitor
+from loaders.base import LoaderSpec
 from tests.bench.test_schedule import Quiet
 
 
@@ -58,6 +61,19 @@ def test_a_slow_clockwork_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(selfcheck_loop, "_copied_batch_ns", lambda: 1e6)
     (check,) = clockwork(Bench(tmp_path, Quiet(), small=True))
     assert not check.passed, check
+
+
+def test_fit_and_the_loop_train_by_turns(tmp_path: Path) -> None:
+    import keras
+
+    base = tmp_path / "base.keras"
+    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, strides=4)]).save(base)
+    spec = LoaderSpec(batch_size=5, image_size=(32, 32))
+    case = Case(format="memory", payload="raw", loader="known:null", spec=spec, step=StepSpec(model=str(base)))
+    answer = Visitor().answer(Request(do="fit", case=case))
+    assert not answer.error
+    assert set(answer.stages_ns) == {"fit", "loop"}
+    assert min(answer.stages_ns.values()) > 0
 
 
 @pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
