@@ -146,6 +146,7 @@ def test_a_finished_run_cannot_be_resumed(ran: Path) -> None:
     assert "nothing to resume" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [*FEEDBENCH, "run", *KNOWN[:-1], "50"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -249,6 +250,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     assert "--results: cannot write to results" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_all_is_skipped_nothing_is_measured_and_the_reason_is_told(tmp_path: Path) -> None:
     demo.draw(tmp_path / "photos", 20)
     (tmp_path / "results" / "before").mkdir(parents=True)

@@ -118,6 +118,7 @@ def test_cold_runs_are_compared_too_and_only_what_was_proven_cold_fails(tmp_path
     assert read_side(tmp_path / "a" / "sweeps.csv").rates.keys() == sides[0].rates.keys()
 
 
+@pytest.mark.slow
 def test_a_case_proven_cold_in_one_run_only_is_one_line_that_says_so(tmp_path: Path) -> None:
     cold = [case for case in matrix() if case.cache == "cold" and case.format == "hdf5"]
     runs = [synthetic_run(tmp_path / name, cases=cold, seed=seed) for name, seed in (("a", 1), ("b", 2))]

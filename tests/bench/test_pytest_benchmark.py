@@ -85,6 +85,7 @@ def test_what_is_saved_is_the_same_and_names_no_host(folder: Path, run: Run) -> 
         assert socket.gethostname() not in saved.read_text()
 
 
+@pytest.mark.slow
 def test_a_later_run_is_compared_with_it(folder: Path) -> None:
     done = benchmark(folder, "--benchmark-compare=0001")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -144,6 +144,7 @@ def test_a_training_leaves_history_curves_and_models(training: Training) -> None
     assert train(training, Silent()) == rows
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_it_had_not_been(training: Training) -> None:
     whole = train(replace(training, results=training.results.parent / "whole"), Silent())
     for batches, done in ((7, 1), (13, 3)):  # in the second epoch; in the fourth, which is the second of fine-tuning

@@ -65,6 +65,7 @@ def test_whoever_stops_listening_leaves_no_process_behind(started: list[Worker])
     coming.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_a_loader_imports_is_no_cases_start_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "demo", count=20)
     storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
