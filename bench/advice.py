@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import median
 
-from bench.breakeven import at_hand
+from bench.breakeven import at_hand, seconds_an_epoch
 from bench.case import Case
 from bench.choices import best, decisive_step, nearly
 from bench.compare import Comparison, compare
@@ -114,7 +114,7 @@ def advise(run: Run, source: Source, *, today: str | None = None, limits: Limits
     best, tied = _choose(stored, measured, fitting, now, free)
     compared = compare(measured[best], measured[now], case_a=best.id, case_b=now.id, compared=max(len(fitting) - 1, 1))
     facts = stored[_store(best)]
-    a_epoch = _epoch_s(run, facts, measured, now) - _epoch_s(run, facts, measured, best)
+    a_epoch = seconds_an_epoch(run, facts, measured, now) - seconds_an_epoch(run, facts, measured, best)
     write_s = 0.0 if _store(best) in free else facts.convert_s
     saved = limits.epochs * a_epoch - write_s
     change = best != now and compared.verdict == "faster" and saved > 0
@@ -159,11 +159,6 @@ def _choose(
 
 def _store(case: Case) -> str:
     return f"{case.format}-{case.payload}"
-
-
-def _epoch_s(run: Run, facts: DatasetFacts, measured: Mapping[Case, Mapping[int, float]], case: Case) -> float:
-    turnaround = METRICS["epoch_turnaround_s"].compute(run.of(case.id)) or 0.0
-    return facts.epoch_images / median(measured[case].values()) + turnaround
 
 
 def _bound(run: Run, now: Case, compared: Comparison, step: str) -> str:

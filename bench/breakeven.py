@@ -6,6 +6,7 @@ writing took: epochs = convert_s / (today's epoch - the new epoch).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from statistics import median
@@ -13,7 +14,7 @@ from statistics import median
 from bench.case import Case
 from bench.compare import Comparison, compare
 from bench.metrics import METRICS
-from bench.record import Run
+from bench.record import DatasetFacts, Run
 from bench.speeds import contenders, speeds
 from bench.today import todays
 
@@ -59,8 +60,7 @@ def break_even(run: Run, step: str, today: str | None = None) -> list[BreakEven]
 def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[int, float]], stated: int) -> BreakEven:
     facts = run.info.datasets[stored]
     compared = compare(cases[case], cases[now], case_a=case.id, case_b=now.id, compared=stated)
-    epoch_s = facts.epoch_images / median(cases[case].values()) + _turnaround(run, case)
-    today_s = facts.epoch_images / median(cases[now].values()) + _turnaround(run, now)
+    epoch_s, today_s = (seconds_an_epoch(run, facts, cases, one) for one in (case, now))
     free = at_hand(stored, now)
     write_s = 0.0 if free else facts.convert_s
     steady_today = facts.epoch_images / median(cases[now].values())
@@ -76,6 +76,11 @@ def _one(run: Run, stored: str, case: Case, now: Case, cases: dict[Case, dict[in
     else:
         epochs_all = (epochs(compared.ratio), epochs(compared.high), epochs(compared.low))
     return BreakEven(stored, case.id, now.id, compared, write_s, epoch_s, today_s, *epochs_all)
+
+
+def seconds_an_epoch(run: Run, facts: DatasetFacts, cases: Mapping[Case, Mapping[int, float]], case: Case) -> float:
+    """What an epoch over the images of ``facts`` takes with a case of ``run``, whose images/s by sweep are among ``cases``."""
+    return facts.epoch_images / median(cases[case].values()) + _turnaround(run, case)
 
 
 def at_hand(stored: str, now: Case) -> bool:

@@ -339,10 +339,10 @@ def _resume(folder: Path, watcher: Watcher, reported: bool) -> Path:
 def _unchanged(folder: Path, info: RunInfo, stored: dict[str, Stored]) -> None:
     """DataError if a run's images are no longer those that it has proven and measured so far."""
     for name, one in stored.items():
-        then, now = info.datasets.get(name), facts(one)
+        then, now = info.datasets.get(name), one.info
         if then is not None and then.source_digest and then.source_digest != now.source_digest:
             raise DataError(
-                f"{folder} cannot go on: its images have changed since it began ({then.samples:,} then, {now.samples:,} now). "
+                f"{folder} cannot go on: its images have changed since it began ({then.samples:,} then, {now.stored_samples:,} now). "
                 "Put them back, or start a new run"
             )
 

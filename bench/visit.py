@@ -184,6 +184,7 @@ class Visitor:
         to the next, and neighbours are the most alike.
         """
         import keras
+        import numpy as np
         import tensorflow as tf
 
         from loaders.native import run_options
@@ -206,11 +207,10 @@ class Visitor:
 
         network.fit(dataset, shuffle=False, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=turn)])
         loop.close()
-        in_fit = [end - begun for begun, end in zip(read[::2], read[1::2], strict=False)]
-        in_loop = [end - begun for begun, end in zip(read[1::2], read[2::2], strict=True)]
-        # The first of each began a pass.
+        # The first of either began its pass.
+        spans = np.diff(read)[2:]
         count = FIT_BATCHES * len(labels)
-        return Answer(stages_ns={"fit": sum(in_fit[1:]) / count, "loop": sum(in_loop[1:]) / count})
+        return Answer(stages_ns={"fit": spans[::2].sum() / count, "loop": spans[1::2].sum() / count})
 
     def _get_to_know(self, request: Request) -> None:
         """Import what a loader needs and compile the step, by building the feed once: neither seconds nor memory of a case."""
