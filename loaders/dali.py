@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders.base import CLOSED, LoaderSpec, Stage
+from loaders.base import LoaderSpec, Stage
+from loaders.reused import Reused
 from loaders.sample import ROTATION_DEGREES, batches_in, order, peer_unsupported, scale
 from storage.base import DatasetInfo
-from storage.errors import DataError, UsageError
+from storage.errors import DataError
 
 if TYPE_CHECKING:
     from loaders.stream import StreamFeed
@@ -106,6 +106,10 @@ class Pipeline:
             self.pipe.reset()
             self.finished = True
 
+    def end(self) -> None:
+        """Let go of DALI's threads: they live as long as the pipeline, which its own source keeps in a cycle."""
+        self.pipe = None
+
     def _named(self, chosen: NDArray[np.int64], error: Exception) -> DataError:
         from storage.pixels import decode
 
@@ -115,46 +119,6 @@ class Pipeline:
             except DataError as cause:
                 return DataError(f"{self.dataset.path}: {self.dataset.key(int(index))} cannot be read: {cause}")
         return DataError(f"{self.dataset.path}: DALI cannot decode a batch: {error}")
-
-
-class Pipelines:
-    """A pipeline for pass after pass; another for a pass that begins before the one before has ended."""
-
-    def __init__(self, dataset: StoredDataset, spec: LoaderSpec) -> None:
-        self.dataset, self.spec = dataset, spec
-        self.closed = False
-        self._all = [Pipeline(dataset, spec)]
-        self._idle = self._all.copy()
-        self._lock = Lock()
-
-    def batches(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """The n-th pass. Raises UsageError if it is read on when the feed is closed."""
-        with self._lock:
-            if not self._idle:
-                self._all.append(Pipeline(self.dataset, self.spec))
-                self._idle.append(self._all[-1])
-            pipeline = self._idle.pop()
-        coming = pipeline.batches(n)
-        try:
-            while (batch := self._next(coming)) is not None:
-                yield batch
-        finally:
-            self._idle.append(pipeline)
-
-    def _next(self, coming: Iterator[Any]) -> Any:
-        with self._lock:
-            if self.closed:
-                raise UsageError(CLOSED)
-            return next(coming, None)
-
-    def close(self) -> None:
-        """End DALI's threads: they live as long as the pipeline, which its own source keeps in a cycle."""
-        with self._lock:
-            self.closed = True
-            for pipeline in self._all:
-                pipeline.pipe = None
-            self.dataset.close()
-            gc.collect()
 
 
 class DaliLoader:
@@ -190,13 +154,19 @@ class DaliLoader:
         from loaders.stream import StreamFeed
 
         del until  # no stages
-        pipelines = Pipelines(dataset, spec)
+        pipelines = Reused(lambda: Pipeline(dataset, spec))
+
+        def close() -> None:
+            pipelines.close(Pipeline.end)
+            dataset.close()
+            gc.collect()
+
         return StreamFeed(
-            pipelines.batches,
+            lambda n: pipelines.batches(lambda pipeline: pipeline.batches(n)),
             batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
-            close=pipelines.close,
+            close=close,
             prefetch=spec.prefetch,
             direct=True,
         )

@@ -7,16 +7,16 @@ this loader needs the usual ``if __name__ == "__main__":``. Option ``start``: ``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders.base import CLOSED, LoaderSpec, Stage
+from loaders.base import LoaderSpec, Stage
+from loaders.reused import Reused
 from loaders.sample import batches_in, options_of, order, peer_unsupported, prepare
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
@@ -103,70 +103,48 @@ def as_they_come(batch: Any) -> Any:
 
 
 class Workers:
-    """A ``DataLoader`` whose processes outlive an epoch; another for a pass that begins before the one before has ended."""
+    """``DataLoader``s whose processes outlive a pass."""
 
     def __init__(self, dataset: StoredDataset, spec: LoaderSpec, options: Options) -> None:
-        self.dataset, self.spec, self.options = dataset, spec, options
-        self.skipped = 0
-        self.closed = False
-        self._all: list[Any] = []
-        self._idle: list[Any] = []
-        self._lock = Lock()
-        """Held while a batch is waited for: PyTorch would wait for ever for processes that are ended meanwhile."""
+        from torch.utils.data import DataLoader
 
-    def __len__(self) -> int:
-        return batches_in(len(self.dataset), self.spec)
+        self.skipped = 0
+        self._loaders: Reused[Any] = Reused(
+            lambda: DataLoader(
+                Images(dataset.path, dataset.split, spec),
+                batch_sampler=Batches(len(dataset), spec),
+                num_workers=spec.threads(),
+                collate_fn=as_they_come,
+                prefetch_factor=max(1, spec.prefetch),
+                persistent_workers=True,
+                multiprocessing_context=options.start,
+            )
+        )
 
     def batches(self, n: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
         """The n-th pass. Raises UsageError if it is read on when the feed is closed."""
-        with self._lock:
-            loader, coming = self._begun(n)
-        try:
-            while (batch := self._next(coming)) is not None:
-                images, labels, failure, skipped = batch
+
+        def begin(loader: Any) -> Iterator[Any]:
+            loader.batch_sampler.epoch = n
+            return iter(loader)
+
+        with closing(self._loaders.batches(begin)) as coming:
+            for images, labels, failure, skipped in coming:
                 if failure:
                     raise DataError(failure)
                 self.skipped += skipped
                 if len(labels):
                     yield images.numpy(), labels.numpy()
-        finally:
-            self._idle.append(loader)
-
-    def _begun(self, n: int) -> tuple[Any, Iterator[Any]]:
-        from torch.utils.data import DataLoader
-
-        if self.closed:
-            raise UsageError(CLOSED)
-        if not self._idle:
-            loader: Any = DataLoader(
-                Images(self.dataset.path, self.dataset.split, self.spec),
-                batch_sampler=Batches(len(self.dataset), self.spec),
-                num_workers=self.spec.threads(),
-                collate_fn=as_they_come,
-                prefetch_factor=max(1, self.spec.prefetch),
-                persistent_workers=True,
-                multiprocessing_context=self.options.start,
-            )
-            self._all.append(loader)
-            self._idle.append(loader)
-        loader = self._idle.pop()
-        loader.batch_sampler.epoch = n
-        return loader, iter(loader)
-
-    def _next(self, coming: Iterator[Any]) -> Any:
-        with self._lock:
-            if self.closed:
-                raise UsageError(CLOSED)
-            return next(coming, None)
 
     def close(self) -> None:
         """End the processes."""
-        with self._lock:
-            self.closed = True
-            for loader in self._all:
-                if loader._iterator is not None:
-                    loader._iterator._shutdown_workers()
-                    loader._iterator = None
+        self._loaders.close(_shut_down)
+
+
+def _shut_down(loader: Any) -> None:
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
 
 
 class TorchLoader:
@@ -197,7 +175,7 @@ class TorchLoader:
 
         return StreamFeed(
             workers.batches,
-            len(workers),
+            batches_in(len(dataset), spec),
             spec,
             layers=augment_and_scale(spec) if spec.placement == "model" else [],
             close=close,
