@@ -152,6 +152,8 @@ class RunRecord(_Recorded):
     environment_id: str
     started_at: str = ""
     """ISO 8601, UTC."""
+    visit_s: float | None = None
+    """What it took from asking a worker to having the answer, a start of that worker included; None in records without it."""
 
 
 class DatasetFacts(_Recorded):

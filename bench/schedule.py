@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bench import machine, run_folder, sample_images
+from bench.budget import expected_s
 from bench.case import Case
 from bench.datasets import facts, prepare
 from bench.limits import too_large
@@ -73,15 +74,11 @@ class Schedule:
         try:
             alive = self._proven(self._meaningful())
             self._keep_spent()
-            a_visit_s = 0.0
             for sweep in range(sweeps):
                 todo = [case for case in alive if case.id not in self._out]
-                if not todo or not self._affordable(sweep, a_visit_s * len(todo)):
+                if not todo or not self._affordable(sweep, todo):
                     break
-                began = self.clock()
-                visits = self._sweep(sweep, todo, sweeps)
-                if visits:
-                    a_visit_s = (self.clock() - began) / visits
+                self._sweep(sweep, todo, sweeps)
                 self._keep_spent()
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
@@ -159,16 +156,11 @@ class Schedule:
                 if answer.error:
                     sys.stderr.write(f"Careful: the stages of {case.id} are not timed: {answer.error}\n")
 
-    def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> int:
-        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short.
-
-        Returns how many were visited: in a run that goes on, only those that had not been.
-        """
+    def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> None:
+        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short."""
         order = list(todo)
         random.Random(f"{self.options.seed}:{sweep}").shuffle(order)
-        seen = {
-            record.case.id for record in self.records if record.sweep == sweep and not isinstance(record.outcome, Skipped)
-        }
+        seen = self._seen(sweep)
         fresh: list[RunRecord] = []
         try:
             for case in order:
@@ -176,7 +168,9 @@ class Schedule:
                     f"sweep {sweep + 1} of {sweeps}: {case.id}" if sweeps < MOST_SWEEPS else f"sweep {sweep + 1}: {case.id}"
                 )
                 if case.id not in seen:
-                    records = self._visit(case, sweep)
+                    began = self.clock()
+                    visited = self._visit(case, sweep)
+                    records = [record.model_copy(update={"visit_s": self.clock() - began}) for record in visited]
                     fresh += records
                     for record in records:
                         self.watcher.measured(record)
@@ -184,7 +178,10 @@ class Schedule:
         finally:
             self._keep(fresh)
             self._end_shared()
-        return sum(case.id not in seen for case in todo)
+
+    def _seen(self, sweep: int) -> set[str]:
+        """What has been visited in this sweep: in a run that goes on, maybe a part of it."""
+        return {one.case.id for one in self.records if one.sweep == sweep and not isinstance(one.outcome, Skipped)}
 
     def _visit(self, case: Case, sweep: int) -> list[RunRecord]:
         answer = self._ask("measure", case)
@@ -240,12 +237,13 @@ class Schedule:
             self._shared.close()
             self._shared = None
 
-    def _affordable(self, sweep: int, takes_s: float) -> bool:
-        """Whether a budget (if there is one) holds a sweep that takes so long; the first few are measured whatever it says."""
+    def _affordable(self, sweep: int, todo: list[Case]) -> bool:
+        """Whether a budget (if there is one) holds what is left of a sweep; the first few are measured whatever it says."""
         budget = self.options.budget_s
         if budget is None or sweep < LEAST_SWEEPS:
             return True
-        return self.clock() - self.started + takes_s <= budget
+        left = {case.id for case in todo} - self._seen(sweep)
+        return self.clock() - self.started + expected_s(self.records, left) <= budget
 
     def _race(self, sweep: int) -> None:
         for case_id, reason in beaten(self.records).items():

@@ -20,10 +20,13 @@ RATES = {"best": 3000.0, "close": 2940.0, "near": 2700.0, **{f"slow{n}": 400.0 +
 
 
 class Clock:
-    """Time that passes only while a case is measured."""
+    """Time that passes only while a case is measured; in the first visit of a sweep, ``start_s`` longer."""
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.visit_s = dict.fromkeys(RATES, VISIT_S)
+        self.start_s = 0.0
+        self.started: set[int] = set()
 
     def __call__(self) -> float:
         return self.now
@@ -35,7 +38,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
 
     def visit(self: Schedule, case: Case, sweep: int) -> list[RunRecord]:
-        clock.now += VISIT_S
+        clock.now += clock.visit_s[case.name] + clock.start_s * (sweep not in clock.started)
+        clock.started.add(sweep)
         weather = np.random.default_rng(sweep + 1000 * self.info.seed).normal(0, SHARED_NOISE)
         own = np.random.default_rng([self.info.seed, sweep, *case.name.encode()]).normal(0, OWN_NOISE)
         return [record(case, sweep, RATES[case.name] * np.exp(weather + own))]
@@ -98,16 +102,30 @@ def test_a_run_that_goes_on_has_what_is_left_of_its_budget(tmp_path: Path, clock
     assert budget_s / 2 < clock.now <= budget_s
 
 
-def test_a_run_that_goes_on_begins_no_sweep_that_its_budget_does_not_hold(tmp_path: Path, clock: Clock) -> None:
-    """One visit was left of the third sweep: what a sweep takes is told by visits, not by what had been measured before."""
+@pytest.mark.parametrize("left", [0, 1], ids=["after the third", "in the third"])
+def test_a_run_that_goes_on_begins_no_sweep_that_its_budget_does_not_hold(tmp_path: Path, clock: Clock, left: int) -> None:
+    """What a sweep takes is on record: it is known also before this process has measured one, or after one visit."""
     budget_s = VISIT_S * (3 * len(RATES) + 2)
     asked = options(tmp_path, sweeps=None, budget_s=budget_s)
     planned = [known("null", name) for name in RATES]
     with pytest.raises(KeyboardInterrupt):
-        run(asked, Quiet(3 * len(RATES) - 1), "test", planned=planned, reported=False)
+        run(asked, Quiet(3 * len(RATES) - left), "test", planned=planned, reported=False)
     (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
     resume(folder, Quiet(), reported=False)
     assert clock.now == VISIT_S * 3 * len(RATES)
+
+
+@pytest.mark.parametrize(("beaten_s", "held"), [(VISIT_S / 10, 0), (VISIT_S * 10, 1)], ids=["quick", "slow"])
+def test_what_racing_stopped_says_nothing_of_how_long_the_next_sweep_takes(
+    tmp_path: Path, clock: Clock, beaten_s: float, held: int
+) -> None:
+    clock.start_s = 5 * VISIT_S
+    clock.visit_s |= {name: beaten_s for name in RATES if name not in ("best", "close")}
+    full_s, left_s = clock.start_s + sum(clock.visit_s.values()), clock.start_s + 2 * VISIT_S
+    done = measured(tmp_path, sweeps=None, budget_s=3 * full_s + (held + 0.5) * left_s)
+    assert clock.now == pytest.approx(3 * full_s + held * left_s)
+    further = [one.case.name for one in done.records if one.sweep >= 3 and not isinstance(one.outcome, Skipped)]
+    assert sorted(further) == ["best", "close"] * held
 
 
 def test_no_budget_drops_nothing(tmp_path: Path, clock: Clock) -> None:
