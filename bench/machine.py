@@ -34,6 +34,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "libraries": {name: number for name in LIBRARIES if (number := _version(name))},
+        "bilinear_resize": _bilinear_resize(),
         "git_revision": _git_revision(),
         "gpus": _gpus(),
     }
@@ -105,6 +106,13 @@ def _git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def _bilinear_resize() -> str:
+    """Whose code resizes: the pixels are the same."""
+    from storage import pixels
+
+    return "compiled, AVX2" if pixels.COMPILED else "OpenCV's"
 
 
 def _version(name: str) -> str | None:

@@ -18,7 +18,16 @@ from storage.base import Resize
 from storage.errors import DataError
 from storage.media import MAX_PIXELS, MEDIA_TYPES, describe, media_type
 
+try:
+    from storage import _bilinear as _compiled
+except ImportError:  # no compiler when this was installed, or another processor
+    _compiled = None  # type: ignore[assignment]
+
+COMPILED = _compiled is not None
+"""Bilinear resizing is our own compiled code (storage/_bilinear.c), not OpenCV's. The pixels are the same."""
+
 __all__ = (
+    "COMPILED",
     "MAX_PIXELS",
     "MEDIA_TYPES",
     "check",
@@ -112,19 +121,13 @@ def resizer(
     size: tuple[int, int], filter: Resize = "bilinear"
 ) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
     """``resize`` without an allocation, for many images: takes an image and where its pixels go, and gives the latter."""
-    import cv2
-
-    linear, turned = cv2.INTER_LINEAR, size[::-1]
 
     def copy(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         np.copyto(out, resize(image, size, filter))
         return out
 
     def bilinear(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if image.shape[:2] == size:
-            return copy(image, out)
-        cv2.resize(image, turned, out, 0, 0, linear)
-        return out
+        return copy(image, out) if image.shape[:2] == size else _bilinear(image, out)
 
     return bilinear if filter == "bilinear" else copy
 
@@ -145,16 +148,28 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], filter: Resize = "bi
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     if filter == "nearest":
         return np.asarray(image.take(_nearest(image.shape[0], height), 0).take(_nearest(image.shape[1], width), 1))
+    if filter == "bilinear":
+        return _bilinear(np.ascontiguousarray(image), np.empty((height, width, 3), np.uint8))
     import cv2
 
-    if filter == "bilinear":
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     if (height < image.shape[0]) != (width < image.shape[1]):
         # OpenCV averages areas where both sides shrink, or both grow; else it interpolates. So: a side at a time, rounded once.
         smaller = (min(width, image.shape[1]), min(height, image.shape[0]))
         shrunk = cv2.resize(image.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
         return np.asarray(np.rint(_grow(_grow(shrunk, height, 0), width, 1)).astype(np.uint8))
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _bilinear(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``image`` to ``out``, both C-contiguous: by OpenCV, or what is bit for bit the same and takes half the time."""
+    height, width = out.shape[:2]
+    # Half of both sides is a mean of four to OpenCV, which it has code of its own for.
+    if COMPILED and image.shape[:2] != (2 * height, 2 * width):
+        return _compiled.resize(image, out)
+    import cv2
+
+    cv2.resize(image, (width, height), out, 0, 0, cv2.INTER_LINEAR)
+    return out
 
 
 def _grow(image: NDArray[Any], new: int, axis: int) -> NDArray[Any]:

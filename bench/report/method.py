@@ -16,6 +16,7 @@ NAMES = {
     "cpu_model": "processor", "cpus": "processors", "cpu_count": "processors", "processors": "processors used, by number",
     "memory_bytes": "memory", "free_memory_bytes": "free memory", "load_1m": "load before it began", "gpus": "GPUs",
     "git_revision": "feedbench's revision", "throttled_us": "throttled before, µs", "device": "disk",
+    "bilinear_resize": "bilinear resize",
     "libraries.feedbench": "feedbench", "libraries.opencv-python-headless": "OpenCV",
 }  # fmt: skip
 

@@ -107,7 +107,7 @@ def test_a_record_says_what_ran_it_and_names_no_host_user_or_path(ran: Path) -> 
     run = load_run(ran / "results" / "latest")
     (environment,) = run.info.environments.values()
     for key in ("cpu_model", "cpus", "processors", "threads_a_pool", "governor", "memory_bytes", "cgroup", "kernel", "python",
-                "libraries", "git_revision", "free_memory_bytes", "load_1m", "throttled_us", "gpus"):  # fmt: skip
+                "libraries", "bilinear_resize", "git_revision", "free_memory_bytes", "load_1m", "throttled_us", "gpus"):  # fmt: skip
         assert key in environment, key
     assert environment["libraries"]["tensorflow"]
     assert run.info.command == f"feedbench run {' '.join(KNOWN)}" or run.info.command.endswith(f"run {' '.join(KNOWN)}")
