@@ -1,6 +1,6 @@
 """Google's ``grain``: a ``MapDataset`` over the samples' numbers, read and prepared by its threads, batched at the end.
 
-``workers`` are grain's reading threads; libjpeg-turbo and OpenCV let go of Python's lock while they work.
+``workers`` are grain's reading threads; what decodes and resizes lets go of Python's lock meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a thread of the ``threaded`` loader does to samples: read, decode, resize, augment, each into memory that is there.
 
-OpenCV and libjpeg-turbo let go of Python's lock while they work. Decoded images pass through a scratch of the thread's own,
-which stays in the processor's cache; resized ones go straight to their place in the batch.
+The C libraries let go of Python's lock while they work. Decoded images pass through a scratch of the thread's own, which stays
+in the processor's cache; resized ones go straight to their place in the batch.
 """
 
 from __future__ import annotations

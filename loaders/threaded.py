@@ -1,4 +1,4 @@
-"""Decoding in plain Python threads, by C libraries that let go of Python's lock: simplejpeg and OpenCV.
+"""Decoding in plain Python threads, by C libraries that let go of Python's lock: simplejpeg, and a compiled resize.
 
 Threads that live as long as the feed take a few images at a time and fill batches that are already in memory; ``prefetch``
 batches are kept ready. No process, no copy between processes, no graph. Order: over all samples where the format has random
