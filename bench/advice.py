@@ -20,7 +20,7 @@ from bench.flags import warnings
 from bench.metrics import METRICS
 from bench.record import DatasetFacts, Measured, Run
 from bench.speeds import contenders, in_words, speeds
-from bench.starvation import knee, loading
+from bench.starvation import kept_ready, knee, loading
 from bench.today import todays
 from storage.errors import DataError
 
@@ -216,7 +216,7 @@ def _room(run: Run, now: Case, best: Case) -> list[str]:
         one = next((r.outcome for r in run.of(alone.id) if isinstance(r.outcome, Measured)), None)
         feed = loading(one) if one else None
         if feed:
-            knees.append(f"{_named(case)} up to {knee(feed, ready=case.spec.prefetch):,.0f}")
+            knees.append(f"{_named(case)} up to {knee(feed, ready=kept_ready(case)):,.0f}")
     here = next(reversed(run.info.environments.values()), {}).get("gpus")
     yours = "" if here else " There is none here: for one of RATE images/s, ask with --step emulated:RATE."
     return [f"Accelerators it could feed (images/s, at 90% utilisation): {'; '.join(knees)}.{yours}"] if knees else []

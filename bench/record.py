@@ -81,6 +81,8 @@ class Measured(_Recorded):
     startup_ns: int = 0
     first_batch_ns: int = 0
     transfer_ns: list[int] = Field(default_factory=list)
+    hand_over_ns: list[int] = Field(default_factory=list)
+    """Of loading alone: waits for batches asked for after a pause, so that they lay ready. Empty where it would take long."""
     cpu_ns: int | None = None
     anon_memory_bytes: int | None = None
     anon_before_bytes: int | None = None
@@ -119,8 +121,8 @@ class Measured(_Recorded):
         for lists in ((self.images, self.wait_ns, self.step_ns, self.epochs), warmup):
             if len({len(one) for one in lists}) > 1:
                 raise ValueError("images, wait_ns, step_ns and epochs must have an entry for each batch")
-            if any(min(one, default=0) < 0 for one in lists):
-                raise ValueError("images, wait_ns, step_ns and epochs must not be negative")
+            if any(min(one, default=0) < 0 for one in (*lists, self.hand_over_ns)):
+                raise ValueError("images, wait_ns, step_ns, epochs and hand_over_ns must not be negative")
         return self
 
 

@@ -183,6 +183,32 @@ def measure_epoch(
     )
 
 
+def hand_over(
+    feed: Batches,
+    epoch: int,
+    *,
+    pause_s: float,
+    seconds: float,
+    clock: Clock = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[int]:
+    """Waits, in nanoseconds, for batches of an epoch that are asked for after a pause long enough to have them ready.
+
+    What a step waits for however far ahead the pipeline is. A loop without a step does not see it: the next batch is made
+    meanwhile. Empty if ``seconds`` hold no three pauses: in pipelines so slow, handing over is next to nothing.
+    """
+    waits: list[int] = []
+    spent = 0
+    if 3 * pause_s <= seconds:
+        with closing(ticks(feed, lambda *_: sleep(pause_s), clock, epoch)) as loop:
+            while spent < seconds * NS:
+                tick = next(loop)
+                spent += tick.wait_ns + tick.step_ns
+                if not tick.first:
+                    waits.append(tick.wait_ns)
+    return waits
+
+
 def images_per_ns(feed: Batches, step: Step, *, seconds: float, clock: Clock = time.perf_counter_ns) -> float:
     """Pace of a pipeline over whole epochs, one at least and at least ``seconds``: for stage timing.
 

@@ -17,7 +17,7 @@ from bench.record import Run, measured
 from bench.selfcheck_bench import Bench, Check, known_case
 from bench.selfcheck_loop import clockwork, same_as_fit
 from bench.selfcheck_workers import failures, isolation
-from bench.starvation import loading
+from bench.starvation import kept_ready, loading
 from bench.starvation import utilisation as utilisation_at
 from bench.steady import Pace
 from bench.watcher import Watcher
@@ -73,7 +73,7 @@ def foretold(bench: Bench) -> Iterator[Check]:
     done = bench.measure([alone, *before], 1)
     feed = next((found for one in measured(done.of(alone.id)) if (found := loading(one))), None)
     for case in before:
-        curve = utilisation_at(feed, case.step.rate, ready=case.spec.prefetch) if feed and case.step.rate else 0.0
+        curve = utilisation_at(feed, case.step.rate, ready=kept_ready(case)) if feed and case.step.rate else 0.0
         seen = METRICS["accelerator_utilisation"].compute(done.of(case.id)) or 0.0
         yield Check(
             f"loader 2000/s, step {case.step.rate:.0f}/s: utilisation",

@@ -4,11 +4,12 @@ Loading alone shows how long the pipeline takes for each batch when nobody makes
 images/s, with room for K batches ready, batch i is made once the one before it is made and there is room:
 
     ready[i] = max(ready[i-1], start[i-K]) + made[i]        the pipeline, blocked while K wait
-    start[i] = max(start[i-1] + step, ready[i])             the accelerator, idle until the batch is there
+    start[i] = max(start[i-1] + step + h, ready[i])         the accelerator, idle until the batch is there and handed over
 
 AU = n * step / (end - start), and an epoch's turnaround, in which nothing computes, is added once an epoch. For steady
-times this is min(1, rate / R); the recursion adds what jitter costs near the knee. The derivation, what it leaves out
-(a step that takes processors from the pipeline) and how it compares with measured points: docs/statistics.md.
+times this is min(1, rate / R); the recursion adds what jitter costs near the knee, and handing over (h) where batches are
+small. The derivation, what it leaves out (a step that takes processors from the pipeline) and how it compares with measured
+points: docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bench.case import Case
 from bench.metrics.base import NS, counted, epoch_openings
 from bench.metrics.images_per_s import rate
 from bench.record import Measured
@@ -25,14 +27,20 @@ PASS_AU = 0.90
 """MLPerf Storage's pass mark for image training: below it the accelerator counts as starved."""
 
 
+WAITS_TO_BE_ASKED = ("threaded", "known")
+"""Loaders that with prefetch 0 begin a batch when it is asked for. All others have one in hand even then."""
+
+
 @dataclass(frozen=True)
 class Loading:
-    """What one measurement of loading alone says: seconds that each steady batch took, its images, and the turnaround."""
+    """What one measurement of loading alone says: seconds that each steady batch took, its images, the turnaround, and the seconds
+    that handing over a batch takes that lies ready."""
 
     made_s: tuple[float, ...]
     images: tuple[int, ...]
     turnaround_s: float
     images_per_s: float
+    hand_over_s: float = 0.0
 
 
 def loading(one: Measured) -> Loading | None:
@@ -50,7 +58,14 @@ def loading(one: Measured) -> Loading | None:
     # Whole epochs have their turnarounds in them already.
     opens = [False] * len(rows) if one.whole_epochs else epoch_openings(one)
     waits = [wait / NS for (_, wait, _, _), opening in zip(rows, opens, strict=True) if opening]
-    return Loading(tuple(s * stretch for s in spent), images, median(waits) if waits else 0.0, true_rate)
+    # The least: in a longer one the batch was not there yet, and the times of making have that already.
+    handed = min(one.hand_over_ns, default=0) / NS
+    return Loading(tuple(s * stretch for s in spent), images, median(waits) if waits else 0.0, true_rate, handed)
+
+
+def kept_ready(case: Case) -> int:
+    """How many batches the case's pipeline keeps ready."""
+    return case.spec.prefetch if case.loader.partition(":")[0] in WAITS_TO_BE_ASKED else max(1, case.spec.prefetch)
 
 
 def utilisation(feed: Loading, images_per_s: float, *, ready: int = 2, epoch_images: int | None = None) -> float:
@@ -64,7 +79,7 @@ def utilisation(feed: Loading, images_per_s: float, *, ready: int = 2, epoch_ima
         # With nothing kept ready, a batch is begun only when it is asked for.
         room = free if ready == 0 else starts[number - ready] if number >= ready else 0.0
         made = max(made, room) + seconds
-        start = max(free, made)
+        start = max(free + feed.hand_over_s, made)
         if number:
             idle += start - free
         starts.append(start)

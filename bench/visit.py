@@ -31,8 +31,8 @@ from bench.emulated import EmulatedStep, NoStep
 from bench.labels import label
 from bench.pool import Pool
 from bench.record import Measured, Pixels
-from bench.run import Opening, images_per_ns, measure, measure_epoch, ticks
-from bench.steady import Pace
+from bench.run import Opening, hand_over, images_per_ns, measure, measure_epoch, ticks
+from bench.steady import NS, Pace
 from loaders.base import Stage
 from storage.errors import FeedbenchError
 
@@ -41,6 +41,8 @@ PR_SET_PDEATHSIG = 1
 STAGE_ROUNDS = 3
 LONG_ROUND_S = 20.0
 """Epochs so long outlast a slow moment by themselves, and a request may not take for ever."""
+HAND_OVER_SHARE = 0.2
+"""Of the time that a case is measured: so much more for what handing a batch over takes."""
 FIT_BATCHES = 80
 """So many by turns tell the loop from ``fit`` to 0.5% (standard error), where single batches vary by 14%."""
 
@@ -141,6 +143,7 @@ class Visitor:
             # The epoch read its own split only, and what it read may have been dropped again.
             later = cache.warm(request.path) if cold else state
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
+            handed = _hand_over(feed, warm, request.pace) if case.step.step == "none" and case.format != "memory" else []
         finally:
             feed.close()
         reused = max(0, self._pool.reused() - self._needed.get(step, 0))
@@ -151,7 +154,7 @@ class Visitor:
         if first is not None:
             proof = {"resident_before": state.share, "cold_proven": state.share == 0}
             first = first.model_copy(update={**common, **proof, "opening_read_bytes": opening_read})
-        warm = warm.model_copy(update={**common, "resident_before": later.share})
+        warm = warm.model_copy(update={**common, "resident_before": later.share, "hand_over_ns": handed})
         return Answer(warm=warm, cold=first, opened_s=opened_s)
 
     def stages(self, request: Request) -> Answer:
@@ -299,6 +302,12 @@ def _open(request: Request, until: Stage = Stage.HAND_OVER) -> tuple[Any, Openin
     scanned = perf_counter_ns()
     feed = loader.build(dataset, case.spec, until=until)
     return feed, Opening(scanned - started, perf_counter_ns() - scanned)
+
+
+def _hand_over(feed: Any, warm: Measured, pace: Pace) -> list[int]:
+    """Waits for batches that lie ready: two can be made in each pause, at the pace that was measured."""
+    batch_s = sum(warm.wait_ns) / len(warm.wait_ns) / NS
+    return hand_over(feed, warm.epochs[-1] + 1, pause_s=2 * batch_s, seconds=pace.measure_s * HAND_OVER_SHARE)
 
 
 def _capacity(case: Case) -> int:

@@ -21,7 +21,7 @@ from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
 from bench.report.table import results_table, sweeps_table
 from bench.speeds import speeds, steps
-from bench.starvation import PASS_AU, Loading, knee, loading, utilisation
+from bench.starvation import PASS_AU, Loading, kept_ready, knee, loading, utilisation
 from bench.today import todays_if_any
 from loaders.base import STAGES
 
@@ -80,7 +80,7 @@ def _utilisation(run: Run) -> tuple[DataFrame, DataFrame]:
     points, knees = [], []
     for case, feed in feeds.items():
         facts = run.info.datasets.get(f"{case.format}-{case.payload}")
-        images, ready = facts.epoch_images if facts else None, case.spec.prefetch
+        images, ready = facts.epoch_images if facts else None, kept_ready(case)
         points += [
             (case.id, float(speed), utilisation(feed, float(speed), ready=ready, epoch_images=images)) for speed in grid
         ]

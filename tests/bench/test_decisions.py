@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from bench.breakeven import break_even
-from bench.case import Case
+from bench.case import Case, StepSpec
 from bench.choices import choices
 from bench.claims import Answer, claims
 from bench.metrics import METRICS
 from bench.record import Measured, Run, measured
-from bench.starvation import Loading, curve, knee, loading, utilisation
+from bench.report.derived import tables
+from bench.starvation import Loading, curve, kept_ready, knee, loading, utilisation
 from bench.today import todays
+from loaders.base import LoaderSpec
 from storage.errors import UsageError
 from tests.bench.synthetic import matrix, synthetic_run
 
@@ -123,6 +125,29 @@ def test_nothing_kept_ready_means_no_overlap() -> None:
     # Each batch takes 10 ms and only then is stepped on for 20 ms; with one kept ready, making hides behind stepping.
     assert utilisation(STEADY, 500, ready=0) == pytest.approx(20 / 30)
     assert utilisation(STEADY, 500, ready=1) == pytest.approx(1.0)
+
+
+def test_a_step_waits_for_a_batch_to_be_handed_over_however_early_it_is_ready() -> None:
+    one = Measured(images=[10] * 50, wait_ns=[10_000_000] * 50, step_ns=[0] * 50, epochs=[0] * 50)
+    seen = loading(one.model_copy(update={"hand_over_ns": [9_000_000, 1_000_000, 1_200_000]}))
+    unseen = loading(one)
+    assert seen is not None
+    assert unseen is not None
+    # Ten images are stepped on for 20 ms, then for 4 ms: what is beyond the pipeline's own 10 ms hides handing over.
+    assert [utilisation(feed, 500) for feed in (unseen, seen)] == pytest.approx([1.0, 20 / 21])
+    assert [utilisation(feed, 2500) for feed in (unseen, seen)] == pytest.approx([0.4, 0.4], abs=0.01)
+    assert knee(seen) == pytest.approx(1000 / 0.9, rel=0.03)
+
+
+def test_a_pipeline_without_prefetch_has_a_batch_in_hand_unless_it_waits_to_be_asked(tmp_path: Path) -> None:
+    found = [
+        kept_ready(Case(format="hdf5", payload="encoded", loader=loader, spec=LoaderSpec(prefetch=prefetch)))
+        for loader, prefetch in (("tfdata", 0), ("tfdata", 3), ("threaded", 0), ("threaded", 3))
+    ]
+    assert found == [1, 3, 0, 3]
+    alone = Case(format="hdf5", payload="encoded", loader="tfdata", spec=LoaderSpec(prefetch=0), step=StepSpec(step="none"))
+    slowest = tables(synthetic_run(tmp_path, cases=[alone], sweeps=1)).curve.iloc[0]  # a quarter of the pipeline's speed
+    assert slowest["accelerator_utilisation"] > 0.95
 
 
 def test_prediction_meets_the_emulated_points(run: Run) -> None:

@@ -14,7 +14,7 @@ from bench.case import Case, StepSpec
 from bench.metrics import METRICS
 from bench.metrics.images_per_s import rate
 from bench.record import Measured, RunRecord
-from bench.run import images_per_ns, measure, measure_epoch
+from bench.run import hand_over, images_per_ns, measure, measure_epoch
 from bench.starvation import loading, utilisation
 from bench.steady import Pace, Tick, buffered_images, is_warm
 from storage.errors import DataError
@@ -213,6 +213,19 @@ def test_pace_of_a_stage() -> None:
 
 def ticks(waits_ms: Sequence[float], step_ms: float = 0) -> list[Tick]:
     return [Tick(0, 4, round(wait * MS), round(step_ms * MS), False) for wait in waits_ms]
+
+
+def test_handing_over_is_timed_after_pauses_and_not_where_that_takes_long() -> None:
+    world = World(wait_ms=1, step_ms=0, turnaround_ms=30, batches=4)
+
+    def sleep(seconds: float) -> None:
+        world.now += round(seconds * 1e9)
+
+    # The first batch, three pauses of 9 ms between four, and the first of another epoch: 30 ms each that count for nothing.
+    assert hand_over(world, 7, pause_s=0.009, seconds=0.1, clock=world.clock, sleep=sleep) == [MS] * 3
+    assert world.epochs == [7, 8]
+    assert hand_over(world, 9, pause_s=0.034, seconds=0.1, clock=world.clock, sleep=sleep) == []
+    assert world.epochs == [7, 8]
 
 
 def test_warm_when_two_windows_agree() -> None:

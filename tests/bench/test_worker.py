@@ -100,15 +100,19 @@ def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: 
         assert worker.ask(request("null")).error == ""
 
 
-def test_what_is_read_while_opening_is_no_part_of_a_cold_epochs_bytes(tmp_path: Path) -> None:
+def test_a_real_pipeline_cold_and_then_warm(tmp_path: Path) -> None:
+    """What is read while opening is no part of a cold epoch's bytes; and what handing over takes is seen, loading alone."""
     draw(tmp_path / "demo", count=64)
     storage.convert(tmp_path / "demo", to="lmdb", out=tmp_path / "stored", workers=1)
     spec = LoaderSpec(batch_size=8, image_size=(8, 8))
     case = Case(format="lmdb", payload="encoded", loader="tfdata", spec=spec, step=StepSpec(step="none"), cache="cold")
     with Worker(processors(), timeout_s=300) as worker:
-        answer = worker.ask(Request(do="measure", case=case, path=tmp_path / "stored", pace=FAST))
+        pace = replace(FAST, measure_s=0.5, measure_most_s=0.5)
+        answer = worker.ask(Request(do="measure", case=case, path=tmp_path / "stored", pace=pace))
     assert answer.cold is not None
     assert answer.warm is not None
+    assert len(answer.warm.hand_over_ns) >= 2
+    assert min(answer.warm.hand_over_ns) < sum(answer.warm.wait_ns) / len(answer.warm.wait_ns)
     if not answer.cold.cold_proven:
         pytest.skip("pages of this filesystem cannot be dropped")
     assert answer.cold.opening_read_bytes
