@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 
-from bench.gate import Change, Rule, read_side
+from bench.gate import Change, Rule, Side, read_side
 from bench.gate_words import compared
 from bench.report.digits import NO_BOUNDS, bounds
 from storage.errors import DataError
@@ -17,14 +17,19 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
 
     ``html`` also writes ``compare.html``: into B's folder, or beside its file.
 
-    Raises UsageError for a rule that cannot be read and DataError for a path that is no run, or without a case in common.
+    Raises UsageError for a rule that cannot be read and DataError for a path that is no run, or without a case in common; with rules,
+    without one that they could fail for: a gate that judges nothing does not pass.
     """
     rules = [Rule.parse(text) for text in fail_if]
     one, other = read_side(a), read_side(b)
     made = compared(one, other, rules)
-    if not made.changes and not made.broken:
-        measured = "; ".join(f"{side.name} has {next((row.name for row in side.rates), 'none')}" for side in (one, other))
-        raise DataError(f"{a} and {b} have no case in common that both measured: {measured}")
+    judged = made.failed or any(change.gated for change in made.changes)
+    if not (judged if rules else made.changes or made.broken):
+        common = (
+            f" but {', '.join(change.case for change in made.changes)}, which never fails a gate" if made.changes else ""
+        )
+        measured = "; ".join(f"{side.name} has {_first(side)}" for side in (one, other))
+        raise DataError(f"{a} and {b} have no case in common that both measured{common}: {measured}")
     if made.warning:
         say(f"Warning: {made.warning}")
     width = max(len(case) for case in [*(change.case for change in made.changes), *(case for case, _ in made.apart)])
@@ -41,6 +46,11 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
 
         say(f"The page: {write_comparison(made, (b if b.is_dir() else b.parent) / 'compare.html')}")
     return 1 if made.failed else 0
+
+
+def _first(side: Side) -> str:
+    """A case that was measured, as an example; a limit only if there is nothing else."""
+    return next((row.name for row in sorted(side.rates, key=lambda row: row.is_limit)), "none")
 
 
 def _words(change: Change) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.agreement import Agreement, agreement
+from bench.case import Case, StepSpec
 from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.gate_words import result, warning
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
@@ -324,4 +325,24 @@ def test_what_is_no_run_is_named(runs: Path, tmp_path: Path) -> None:
         read_side(tmp_path / "some.csv")
     synthetic_run(tmp_path / "empty", cases=[], sweeps=1)
     said = run_cli(runs / "before", tmp_path / "empty").stderr
-    assert "have no case in common that both measured: before has limit:decode; empty has none" in said
+    assert re.search("have no case in common that both measured: before has .*-tfdata-.*; empty has none", said)
+
+
+def test_a_gate_that_has_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
+    """Another step: the limits are all that both runs have. What is in one only is listed."""
+    limit = Case(format="memory", payload="encoded", loader="limit:decode", step=StepSpec(step="none"))
+    for name, step in (("a", "none"), ("b", "feature_extraction")):
+        case = Case(format="hdf5", payload="encoded", loader="tfdata", step=StepSpec(step=step))
+        synthetic_run(tmp_path / name, cases=[case, limit])
+    shown = run_cli(tmp_path / "a", tmp_path / "b")
+    assert shown.returncode == 0
+    assert re.search(
+        "^hdf5-encoded-tfdata-pipeline-step=none +not compared: measured only in A$", shown.stdout, re.MULTILINE
+    )
+    assert re.search("^hdf5-encoded-tfdata-pipeline +not compared: measured only in B$", shown.stdout, re.MULTILINE)
+    gate = run_cli(tmp_path / "a", tmp_path / "b", "--fail-if", "slower:5%", "--fail-if", "failed")
+    assert (gate.returncode, gate.stdout) == (2, "")
+    assert gate.stderr.endswith(
+        "b have no case in common that both measured but limit:decode, which never fails a gate: "
+        "a has hdf5-encoded-tfdata-pipeline-step=none; b has hdf5-encoded-tfdata-pipeline\n"
+    )
