@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loaders.base import LoaderSpec, Stage
 from loaders.reused import Reused
 from loaders.sample import batches_in, options_of, order, peer_unsupported, prepare
+from loaders.torch_worker import exit_at_once
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
 
@@ -118,6 +119,7 @@ class Workers:
                 prefetch_factor=max(1, spec.prefetch),
                 persistent_workers=True,
                 multiprocessing_context=options.start,
+                worker_init_fn=exit_at_once,
             )
         )
 

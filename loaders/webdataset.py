@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from loaders.base import CLOSED, LoaderSpec, Stage
 from loaders.sample import batches_in, options_of, peer_unsupported, prepare
+from loaders.torch_worker import exit_at_once
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
 
@@ -118,6 +119,7 @@ class Shards:
             num_workers=min(spec.threads(), max(1, len(numbers))),
             prefetch_factor=max(1, spec.prefetch),
             multiprocessing_context="spawn",
+            worker_init_fn=exit_at_once,
         )
         for failures, images, labels in loader:
             if failures and spec.on_error == "stop":
