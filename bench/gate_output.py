@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.gate import Change, Rule, Side, read_side
 from bench.gate_words import compared
 from bench.report.digits import NO_BOUNDS, bounds
+from bench.writing import writing
 from storage.errors import DataError
 
 
@@ -44,7 +45,9 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     if html:
         from bench.report.comparison import write_comparison
 
-        say(f"The page: {write_comparison(made, (b if b.is_dir() else b.parent) / 'compare.html')}")
+        page = (b if b.is_dir() else b.parent) / "compare.html"
+        with writing(page.parent):
+            say(f"The page: {write_comparison(made, page)}")
     return 1 if made.failed else 0
 
 

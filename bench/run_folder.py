@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.options import RunOptions
 from bench.record import load_info
 from storage.errors import DataError
-from storage.files import alone, missing_folders
+from storage.files import alone, beside, missing_folders
 
 RESUME = "resume.json"
 """The options with their paths, which ``run.json`` leaves out; gone when the run is finished."""
@@ -65,9 +67,20 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def go_on(folder: Path) -> str:
+    """The command that ends what was begun in a run's folder."""
+    return f"feedbench {'report' if load_info(folder).finished else 'run --resume'} {shlex.quote(str(folder))}"
+
+
+def rescued(folder: Path) -> str:
+    """What to do when a run's folder could not be written any more; empty if nothing was begun there."""
+    return f"What was measured before is kept: make room, then {go_on(folder)}" if (folder / RESUME).is_file() else ""
+
+
 def keep_options(folder: Path, options: RunOptions) -> None:
     """What ``resume`` needs to go on, until the run is finished."""
-    (folder / RESUME).write_bytes(TypeAdapter(RunOptions).dump_json(options))
+    with beside(folder / RESUME) as partial:
+        partial.write_bytes(TypeAdapter(RunOptions).dump_json(options))
 
 
 def kept_options(folder: Path) -> RunOptions:
@@ -86,11 +99,16 @@ def finish(folder: Path) -> None:
 
 
 def _point_latest(folder: Path) -> None:
-    """``results/latest`` is the newest run: a link beside it, renamed over the old one."""
-    beside = folder.parent / "latest.partial"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(folder.name)
-    beside.replace(folder.parent / "latest")
+    """``results/latest`` is the newest run: a link beside it, renamed over the old one. All is there without it."""
+    latest, made = folder.parent / "latest", folder.parent / "latest.partial"
+    try:
+        made.unlink(missing_ok=True)
+        made.symlink_to(folder.name)
+        made.replace(latest)
+    except OSError as error:
+        with suppress(OSError):
+            made.unlink(missing_ok=True)
+        sys.stderr.write(f"Careful: {latest} is not this run, since no link could be put there: {error.strerror}\n")
 
 
 def drop_torn_line(path: Path) -> None:

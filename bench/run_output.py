@@ -21,12 +21,13 @@ from bench.phases import PHASES
 from bench.progress import Bar
 from bench.quiet import load_tensorflow
 from bench.racing import LEAST_SWEEPS
-from bench.record import Measured, Run, load_run
-from bench.run_folder import RESUME
+from bench.record import Measured, Run, load_info, load_run
+from bench.run_folder import RESUME, go_on
 from bench.run_table import run_table
 from bench.schedule import report, resume, run
 from bench.speeds import outcome
 from bench.vary import files_by_name, size, variations
+from bench.writing import writing
 from loaders import LOADERS
 from loaders.sample import not_installed
 from storage.console import counted
@@ -126,9 +127,9 @@ def _how_to_go_on(begun: Iterable[Path]) -> str:
     folder = next(iter(sorted(begun, reverse=True)), None)
     if folder is None:
         return "interrupted before anything was measured. To start again, give the same command."
-    if load_run(folder).info.finished:
-        return f"interrupted; all is measured, and the report is to be made: feedbench report {shlex.quote(str(folder))}"
-    return f"interrupted; what was measured is kept. Go on with: feedbench run --resume {shlex.quote(str(folder))}"
+    if load_info(folder).finished:
+        return f"interrupted; all is measured, and the report is to be made: {go_on(folder)}"
+    return f"interrupted; what was measured is kept. Go on with: {go_on(folder)}"
 
 
 def report_and_print(folder: Path, today: str | None) -> None:
@@ -139,10 +140,11 @@ def report_and_print(folder: Path, today: str | None) -> None:
     from bench.report.write import write_report
 
     stored = load_run(folder)
-    if today is None:
-        report(folder, stored.info.options.get("today"))
-    else:
-        write_report(folder, today)
+    with writing(folder):
+        if today is None:
+            report(folder, stored.info.options.get("today"))
+        else:
+            write_report(folder, today)
     print_run(stored, wide())
 
 

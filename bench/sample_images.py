@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,29 +55,31 @@ _INDEX = TypeAdapter(tuple[SampleImage, ...])
 def keep(folder: Path, case: str, key: str, delivered: Image, reference: Image, cause: str) -> None:
     """Keep what a case delivered of sample ``key``: uint8 images of one shape (height, width, 3).
 
-    ``cause`` names why the case's pixels differ; empty where they are identical (at most 1 level).
+    ``cause`` names why the case's pixels differ; empty where they are identical (at most 1 level). Where it cannot be written, as on a
+    full disk, it is left out: for want of a picture no case fails, and the run says so itself when it writes its records.
     """
     apart = np.abs(delivered.astype(np.int16) - reference.astype(np.int16))
     # A level more or less is no result of its own.
     telling = delivered.tobytes() if cause else b"identical"
     name = hashlib.sha256(b"\0".join([key.encode(), reference.tobytes(), telling])).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        known = {one.name: one for one in read(folder)}
-        if name not in known:
-            pictures = (reference, delivered, np.minimum(apart * AMPLIFIED, 255).astype(np.uint8))
-            known[name] = SampleImage(
-                name=name, key=key, verdict="differs" if cause else "identical", cause=cause,
-                mean_difference=float(apart.mean()), largest_difference=float(apart.max()), cases=(),
-            )  # fmt: skip
-            for shown, picture in zip(SHOWN, pictures, strict=True):
-                _save(picture, folder / known[name].file(shown))
-        # Proven again, a case may have come to another result.
-        moved = {one.name: tuple(other for other in one.cases if other != case) for one in known.values()}
-        moved[name] = (*moved[name], case)
-        index = tuple(one.model_copy(update={"cases": moved[one.name]}) for one in known.values() if moved[one.name])
-        with beside(folder / INDEX) as partial:
-            partial.write_bytes(_INDEX.dump_json(index, indent=1))
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            known = {one.name: one for one in read(folder)}
+            if name not in known:
+                pictures = (reference, delivered, np.minimum(apart * AMPLIFIED, 255).astype(np.uint8))
+                known[name] = SampleImage(
+                    name=name, key=key, verdict="differs" if cause else "identical", cause=cause,
+                    mean_difference=float(apart.mean()), largest_difference=float(apart.max()), cases=(),
+                )  # fmt: skip
+                for shown, picture in zip(SHOWN, pictures, strict=True):
+                    _save(picture, folder / known[name].file(shown))
+            # Proven again, a case may have come to another result.
+            moved = {one.name: tuple(other for other in one.cases if other != case) for one in known.values()}
+            moved[name] = (*moved[name], case)
+            index = tuple(one.model_copy(update={"cases": moved[one.name]}) for one in known.values() if moved[one.name])
+            with beside(folder / INDEX) as partial:
+                partial.write_bytes(_INDEX.dump_json(index, indent=1))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from bench.today import meant
 from bench.visit import Answer, Request
 from bench.watcher import Watcher
 from bench.worker import Worker, answers
+from bench.writing import writing
 from storage.errors import DataError, UsageError
 
 DEFAULT_SWEEPS = 5
@@ -299,7 +301,7 @@ def run(
         cases=chosen,
         spent_s=time.monotonic() - began,
     )
-    with run_folder.claimed(folder):
+    with writing(folder, partial(run_folder.rescued, folder)), run_folder.claimed(folder):
         write_info(folder, info)
         run_folder.keep_options(folder, options)
         return _finish(Schedule(options, folder, watcher, info, stored), reported)
@@ -308,7 +310,7 @@ def run(
 def resume(folder: Path, watcher: Watcher, *, reported: bool = True) -> Path:
     """Go on with a run that was interrupted, under the options it was started with."""
     load_info(folder)
-    with run_folder.claimed(folder):
+    with writing(folder, partial(run_folder.rescued, folder)), run_folder.claimed(folder):
         return _resume(folder, watcher, reported)
 
 

@@ -16,6 +16,7 @@ from bench.history import Epoch
 from bench.model import image_size_of, scaling_of
 from bench.quiet import load_tensorflow
 from bench.train import Training, train
+from bench.writing import writing
 from storage.errors import UsageError
 
 INTERRUPTED = 130
@@ -118,10 +119,11 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
     screen.say(_plan(training))
     load_tensorflow()
     try:
-        rows = train(training, screen)
+        with writing(training.results, lambda: _rescued(training)):
+            rows = train(training, screen)
     except KeyboardInterrupt:
         screen.stop()
-        screen.say(f"interrupted; go on with the same command and --results {training.results}")
+        screen.say(f"interrupted; {_go_on(training)}")
         return INTERRUPTED
     finally:
         screen.stop()
@@ -136,6 +138,15 @@ def train_and_print(training: Training, console: Console | None = None) -> int:
     ]
     screen.say(f"left in {training.results}: {', '.join(left)}")
     return 0
+
+
+def _go_on(training: Training) -> str:
+    return f"go on with the same command and --results {training.results}"
+
+
+def _rescued(training: Training) -> str:
+    begun = (training.results / "train.json").is_file()
+    return f"Whole epochs are kept: make room, then {_go_on(training)}" if begun else ""
 
 
 def _plan(training: Training) -> str:

@@ -16,6 +16,7 @@ import pytest
 from bench.agreement import Agreement, agreement
 from bench.case import Case, StepSpec
 from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
+from bench.gate_output import compare_and_print
 from bench.gate_words import result, warning
 from bench.record import Measured, Run, RunRecord, append_records, load_run, write_info
 from bench.report.csv import write_csv
@@ -303,6 +304,15 @@ def test_a_case_that_failed_is_named_and_fails_when_asked(runs: Path) -> None:
 def test_a_bad_rule_is_refused(rule: str) -> None:
     with pytest.raises(UsageError, match="--fail-if takes slower:PERCENT%"):
         Rule.parse(rule)
+
+
+def test_a_page_that_cannot_be_written_is_one_line_after_the_comparison(tmp_path: Path) -> None:
+    synthetic_run(tmp_path, cases=1, sweeps=2)
+    (tmp_path / "compare.html.partial").mkdir()
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"^cannot write to .*compare\.html\.partial: Is a directory$"):
+        compare_and_print(tmp_path, tmp_path, [], said.append, html=True)
+    assert any("tie" in line for line in said)
 
 
 def test_a_bad_rule_is_one_line_and_exit_code_2(runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from bench.run_folder import RESUME, claimed
 from bench.schedule import resume, run
 from storage import demo
 from storage.errors import DataError
-from tests.bench.test_schedule import Quiet, options
+from tests.bench.test_schedule import Quiet, known, options
 
 KILLED = """
 import os, signal, sys
@@ -67,6 +68,35 @@ def test_a_killed_run_goes_on(tmp_path: Path, visits: int, kept: int) -> None:
     assert done.info.finished
     assert done.info.spent_s > spent_s
     assert not (run / RESUME).exists()
+
+
+class Filling(Quiet):
+    """From its fourth visit on, the disk takes files of 2,000 bytes at most."""
+
+    def done(self) -> None:
+        super().done()
+        if self.visits == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+
+def test_a_run_whose_disk_is_full_says_so_and_goes_on(tmp_path: Path) -> None:
+    planned = [known("null", name) for name in "abc"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(DataError) as full:
+            run(options(tmp_path, sweeps=2), Filling(), "test", planned=planned, reported=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
+    assert str(full.value) == (
+        f"cannot write to {folder}: File too large. "
+        f"What was measured before is kept: make room, then feedbench run --resume {folder}"
+    )
+    before = load_run(folder).records
+    assert len(before) >= 3
+    done = load_run(resume(folder, Quiet(), reported=False))
+    assert done.records[: len(before)] == before
+    assert Counter((r.case.name, r.sweep) for r in done.records) == Counter((n, s) for n in "abc" for s in range(2))
 
 
 def test_a_killed_caller_leaves_no_worker_behind(tmp_path: Path) -> None:

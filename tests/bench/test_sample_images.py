@@ -43,6 +43,13 @@ def test_identical_results_share_one_image_and_others_have_their_own(tmp_path: P
     }
 
 
+def test_for_want_of_a_picture_no_case_fails(tmp_path: Path) -> None:
+    keep(tmp_path, "a", "k", REFERENCE, REFERENCE, "")
+    (tmp_path / f"{INDEX}.partial").mkdir()  # so that nothing can be written there
+    keep(tmp_path, "b", "k", REFERENCE, REFERENCE, "")
+    assert [one.cases for one in read(tmp_path)] == [("a",)]
+
+
 def test_a_case_that_is_proven_again_moves(tmp_path: Path) -> None:
     keep(tmp_path, "a", "k", REFERENCE, REFERENCE, "")
     keep(tmp_path, "a", "k", REFERENCE + 9, REFERENCE, "fast DCT")

@@ -101,9 +101,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         resume(folder, Quiet())
 
 
-def test_each_sweep_has_an_order_of_its_own(tmp_path: Path) -> None:
+def test_each_sweep_has_an_order_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = [known("null", name) for name in "abcdefgh"]
+    (tmp_path / "latest").mkdir()  # as a copy that follows links has it
     stored = load_run(run(options(tmp_path, sweeps=2), Quiet(), "test", planned=planned))
+    assert f"Careful: {tmp_path / 'latest'} is not this run, since no link could be put there" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", stored.info.name}
     orders = [[r.case.name for r in stored.records if r.sweep == sweep] for sweep in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
