@@ -308,8 +308,8 @@ def _parse(kind: type[M], text: bytes, path: Path, line: int) -> M:
         version = _version(text)
         if isinstance(version, int) and version > RECORD_VERSION:
             raise DataError(f"{where} has version {version}; this feedbench reads up to {RECORD_VERSION}.") from error
-        field = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{where} is not a {kind.__name__}: {field}: {first['msg']}") from error
+        said = ": ".join(filter(None, [".".join(str(part) for part in first["loc"]), first["msg"]]))
+        raise DataError(f"{where} is not a {kind.__name__}: {said}") from error
 
 
 def _version(text: bytes) -> object:

@@ -69,7 +69,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"records\.jsonl:1 is not a RunRecord: outcome\.ok: .*wait_ns.* must"):
             load_run(tmp_path)
     (tmp_path / "run.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(DataError, match=r"run\.json is not a RunInfo"):
+    with pytest.raises(DataError, match=r"run\.json is not a RunInfo: \w"):
         load_run(tmp_path)
 
 
