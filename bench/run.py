@@ -192,20 +192,23 @@ def hand_over(
     clock: Clock = time.perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[int]:
-    """Waits, in nanoseconds, for batches of an epoch that are asked for after a pause long enough to have them ready.
+    """Waits, in nanoseconds, for batches of one epoch that are asked for after a pause long enough to have them ready.
 
     What a step waits for however far ahead the pipeline is. A loop without a step does not see it: the next batch is made
-    meanwhile. Empty if ``seconds`` hold no three pauses: in pipelines so slow, handing over is next to nothing.
+    meanwhile. The epoch is broken off after so many seconds, behind its first batch. Empty if they hold no three pauses: in pipelines
+    so slow, handing over is next to nothing.
     """
     waits: list[int] = []
     spent = 0
-    if 3 * pause_s <= seconds:
-        with closing(ticks(feed, lambda *_: sleep(pause_s), clock, epoch)) as loop:
-            while spent < seconds * NS:
-                tick = next(loop)
-                spent += tick.wait_ns + tick.step_ns
-                if not tick.first:
-                    waits.append(tick.wait_ns)
+    if 3 * pause_s > seconds:
+        return waits
+    with closing(epoch_ticks(feed, lambda *_: sleep(pause_s), clock, epoch, clock())) as loop:
+        next(loop)
+        for tick in loop:
+            waits.append(tick.wait_ns)
+            spent += tick.wait_ns + tick.step_ns
+            if spent >= seconds * NS:
+                break
     return waits
 
 

@@ -58,8 +58,8 @@ def loading(one: Measured) -> Loading | None:
     # Whole epochs have their turnarounds in them already.
     opens = [False] * len(rows) if one.whole_epochs else epoch_openings(one)
     waits = [wait / NS for (_, wait, _, _), opening in zip(rows, opens, strict=True) if opening]
-    # The least: in a longer one the batch was not there yet, and the times of making have that already.
-    handed = min(one.hand_over_ns, default=0) / NS
+    # The lower quartile: in some pauses a busy pipeline makes no batch, and what it takes to make one is told already.
+    handed = sorted(one.hand_over_ns)[len(one.hand_over_ns) // 4] / NS if one.hand_over_ns else 0.0
     return Loading(tuple(s * stretch for s in spent), images, median(waits) if waits else 0.0, true_rate, handed)
 
 

@@ -129,7 +129,7 @@ def test_nothing_kept_ready_means_no_overlap() -> None:
 
 def test_a_step_waits_for_a_batch_to_be_handed_over_however_early_it_is_ready() -> None:
     one = Measured(images=[10] * 50, wait_ns=[10_000_000] * 50, step_ns=[0] * 50, epochs=[0] * 50)
-    seen = loading(one.model_copy(update={"hand_over_ns": [9_000_000, 1_000_000, 1_200_000]}))
+    seen = loading(one.model_copy(update={"hand_over_ns": [9_000_000, 900_000, 1_000_000, 4_000_000]}))
     unseen = loading(one)
     assert seen is not None
     assert unseen is not None

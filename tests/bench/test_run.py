@@ -216,14 +216,14 @@ def ticks(waits_ms: Sequence[float], step_ms: float = 0) -> list[Tick]:
 
 
 def test_handing_over_is_timed_after_pauses_and_not_where_that_takes_long() -> None:
-    world = World(wait_ms=1, step_ms=0, turnaround_ms=30, batches=4)
+    world = World(wait_ms=1, step_ms=0, turnaround_ms=300, batches=10)
 
     def sleep(seconds: float) -> None:
         world.now += round(seconds * 1e9)
 
-    # The first batch, three pauses of 9 ms between four, and the first of another epoch: 30 ms each that count for nothing.
-    assert hand_over(world, 7, pause_s=0.009, seconds=0.1, clock=world.clock, sleep=sleep) == [MS] * 3
-    assert world.epochs == [7, 8]
+    # Behind the first batch, 10 ms each: three hold 30 ms, and nine are all of the epoch.
+    assert hand_over(world, 7, pause_s=0.009, seconds=0.03, clock=world.clock, sleep=sleep) == [MS] * 3
+    assert hand_over(world, 8, pause_s=0.009, seconds=0.3, clock=world.clock, sleep=sleep) == [MS] * 9
     assert hand_over(world, 9, pause_s=0.034, seconds=0.1, clock=world.clock, sleep=sleep) == []
     assert world.epochs == [7, 8]
 
