@@ -7,6 +7,7 @@ test), each case is compared once more relative to it, within sweeps, and only w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class Rule:
 
 def read_side(path: Path) -> Side:
     """A run's folder, or a stored baseline: the ``sweeps.csv`` of one. Raises DataError for anything else."""
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - Path's methods raise below a folder that may not be entered.
         return _read_csv(path)
     run = load_run(path)
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
@@ -237,6 +238,8 @@ def _read_csv(path: Path) -> Side:
 
     try:
         table = pd.read_csv(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path} is not a run's sweeps.csv: {error}") from error
     missing = {"case", "phase", "sweep", "images_per_s", "status", "reason"} - set(table.columns)

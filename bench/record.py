@@ -283,11 +283,12 @@ def append_records(folder: Path, records: Iterable[RunRecord]) -> None:
 def load_info(folder: Path) -> RunInfo:
     """Read ``run.json``. Raises DataError where there is none that can be read."""
     path = folder / "run.json"
-    if not folder.is_dir():
+    text = _read(path)
+    if text is None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}. Expected one that `feedbench run` wrote, such as results/latest.")
-    if not path.is_file():
+    if text is None:
         raise DataError(f"{folder} is not a run: it has no run.json. Expected a folder that `feedbench run` wrote.")
-    return _parse(RunInfo, path.read_bytes(), path, 0)
+    return _parse(RunInfo, text, path, 0)
 
 
 def load_run(folder: Path) -> Run:
@@ -295,8 +296,18 @@ def load_run(folder: Path) -> Run:
     info = load_info(folder)
     stored = folder / "records.jsonl"
     # Bytes, since a reason may hold what ends a line of text elsewhere (U+2028), and a torn one half a letter.
-    lines = stored.read_bytes().split(b"\n")[:-1] if stored.is_file() else []
+    lines = (_read(stored) or b"").split(b"\n")[:-1]
     return Run(folder, info, [_parse(RunRecord, line, stored, number) for number, line in enumerate(lines, 1)])
+
+
+def _read(path: Path) -> bytes | None:
+    """None if there is no such file. DataError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _parse(kind: type[M], text: bytes, path: Path, line: int) -> M:

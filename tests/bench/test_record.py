@@ -76,3 +76,12 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no run\.json"):
         load_run(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_no_run_without_it(tmp_path: Path) -> None:
+    store(tmp_path)
+    for name in ("records.jsonl", "run.json"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match=rf"/{name} cannot be read: Is a directory$"):
+            load_run(tmp_path)
