@@ -1,4 +1,4 @@
-"""PyTorch's ``DataLoader``: a map-style dataset, decoded by libjpeg-turbo and OpenCV in worker processes that live on.
+"""PyTorch's ``DataLoader``: a map-style dataset, decoded and resized by C libraries in worker processes that live on.
 
 ``workers`` are processes. They are spawned, not forked, since TensorFlow's threads do not survive a fork; so a script that uses
 this loader needs the usual ``if __name__ == "__main__":``. Option ``start``: ``spawn``, ``forkserver`` or ``fork``.
