@@ -74,7 +74,8 @@ def go_on(folder: Path) -> str:
 
 def rescued(folder: Path) -> str:
     """What to do when a run's folder could not be written any more; empty if nothing was begun there."""
-    return f"What was measured before is kept: make room, then {go_on(folder)}" if (folder / RESUME).is_file() else ""
+    begun = (folder / RESUME).is_file()
+    return f"What was measured before is kept. Once that is mended, go on with: {go_on(folder)}" if begun else ""
 
 
 def keep_options(folder: Path, options: RunOptions) -> None:

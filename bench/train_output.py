@@ -146,7 +146,7 @@ def _go_on(training: Training) -> str:
 
 def _rescued(training: Training) -> str:
     begun = (training.results / "train.json").is_file()
-    return f"Whole epochs are kept: make room, then {_go_on(training)}" if begun else ""
+    return f"Whole epochs are kept. Once that is mended, {_go_on(training)}" if begun else ""
 
 
 def _plan(training: Training) -> str:

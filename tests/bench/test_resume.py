@@ -90,7 +90,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on(tmp_path: Path) -> None:
     (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
     assert str(full.value) == (
         f"cannot write to {folder}: File too large. "
-        f"What was measured before is kept: make room, then feedbench run --resume {folder}"
+        f"What was measured before is kept. Once that is mended, go on with: feedbench run --resume {folder}"
     )
     before = load_run(folder).records
     assert len(before) >= 3
