@@ -18,6 +18,7 @@
 #define AVX2 __attribute__((target("avx2")))
 
 enum { CHANNELS = 3, GROUP = 4 /* pixels of a step */, LOAD = 8 /* bytes that a step reads from where a pixel begins */ };
+enum { MOST = INT32_MAX / 16 /* rows or columns: 16 bytes a column are the most that is taken, and no size overflows 32 bits */ };
 
 /* Between which two source pixels (or rows) a target lies, and what each of them weighs, of 2048. */
 typedef struct {
@@ -38,7 +39,8 @@ static Py_ssize_t clip(Py_ssize_t value, Py_ssize_t last)
     return value < 0 ? 0 : value > last ? last : value;
 }
 
-/* One source row at the target's width: int16, levels times 128. Reads LOAD bytes from each of `starts`, writes 16 beyond the last. */
+/* One source row at the target's width: int16, levels times 128. Goes on to the end of a GROUP, in `starts` and `weights` too; reads
+   LOAD bytes from each start, and writes two words behind the last group. */
 AVX2 static void across(const uint8_t *source, const int32_t *starts, const __m256i *weights, int16_t *target, Py_ssize_t width)
 {
     /* From red, green, blue of two neighbours to words: red of both, green of both, blue of both. */
@@ -88,7 +90,7 @@ typedef struct {
 
 static int take(Scratch *scratch, Py_ssize_t source_width, Py_ssize_t width)
 {
-    Py_ssize_t groups = (width + GROUP - 1) / GROUP, row = CHANNELS * GROUP * groups + 16;
+    Py_ssize_t groups = (width + GROUP - 1) / GROUP, row = CHANNELS * GROUP * groups + 2;
     scratch->starts = calloc(GROUP * groups, sizeof(int32_t));
     scratch->weights = calloc(GROUP * groups, 8 * sizeof(int16_t));
     scratch->rows[0] = malloc(row * sizeof(int16_t));
@@ -155,7 +157,7 @@ static int is_image(const Py_buffer *view)
 {
     int bytes = view->format == NULL || strcmp(view->format, "B") == 0;
     return bytes && view->ndim == 3 && view->shape[2] == CHANNELS && view->shape[0] > 0 && view->shape[1] > 0
-           && view->shape[0] <= INT32_MAX / 16 && view->shape[1] <= INT32_MAX / 16;
+           && view->shape[0] <= MOST && view->shape[1] <= MOST;
 }
 
 static PyObject *py_resize(PyObject *module, PyObject *args)
@@ -172,7 +174,7 @@ static PyObject *py_resize(PyObject *module, PyObject *args)
         return NULL;
     }
     if (!is_image(&source) || !is_image(&target)) {
-        PyErr_SetString(PyExc_ValueError, "resize(image, out) expects uint8 arrays of shape (height, width, 3), not empty");
+        PyErr_Format(PyExc_ValueError, "resize(image, out) expects uint8 arrays of shape (height, width, 3), sides of 1 to %d", MOST);
     } else {
         Scratch scratch;
         int enough;
