@@ -24,8 +24,8 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     rules = [Rule.parse(text) for text in fail_if]
     one, other = read_side(a), read_side(b)
     made = compared(one, other, rules)
-    judged = made.failed or any(change.gated for change in made.changes)
-    if not (judged if rules else made.changes or made.broken):
+    told = made.failed or any(change.gated for change in made.changes) if rules else made.changes or made.broken
+    if not told:
         common = (
             f" but {', '.join(change.case for change in made.changes)}, which never fails a gate" if made.changes else ""
         )

@@ -155,7 +155,7 @@ class RunRecord(_Recorded):
     started_at: str = ""
     """ISO 8601, UTC."""
     visit_s: float | None = None
-    """What it took from asking a worker to having the answer, a start of that worker included; None in records without it."""
+    """From asking a worker to having its answer, a start of that worker included. None in older records, and where none was asked."""
 
 
 class DatasetFacts(_Recorded):

@@ -192,11 +192,11 @@ def hand_over(
     clock: Clock = time.perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[int]:
-    """Waits, in nanoseconds, for batches of one epoch that are asked for after a pause long enough to have them ready.
+    """Waits, in nanoseconds, for batches of one epoch, each asked for ``pause_s`` after the one before, so that it lies ready.
 
-    What a step waits for however far ahead the pipeline is. A loop without a step does not see it: the next batch is made
-    meanwhile. The epoch is broken off after so many seconds, behind its first batch. Empty if they hold no three pauses: in pipelines
-    so slow, handing over is next to nothing.
+    A step waits so long however far ahead the pipeline is. A loop without a step does not see it: the next batch is made
+    meanwhile. The first batch is left out, and the epoch broken off ``seconds`` after it. Empty if these hold no three pauses: in
+    pipelines so slow, handing over is next to nothing.
     """
     waits: list[int] = []
     spent = 0

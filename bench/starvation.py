@@ -25,16 +25,15 @@ from bench.record import Measured
 
 PASS_AU = 0.90
 """MLPerf Storage's pass mark for image training: below it the accelerator counts as starved."""
-
-
 WAITS_TO_BE_ASKED = ("threaded", "known")
 """Loaders that with prefetch 0 begin a batch when it is asked for. All others have one in hand even then."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What one measurement of loading alone says: seconds that each steady batch took, its images, the turnaround, and the seconds
-    that handing over a batch takes that lies ready."""
+    """What one measurement of loading alone says: seconds that each steady batch took, its images, the turnaround, and what it
+    takes to hand over a batch that lies ready.
+    """
 
     made_s: tuple[float, ...]
     images: tuple[int, ...]
