@@ -25,8 +25,8 @@ from bench.record import Measured
 
 PASS_AU = 0.90
 """MLPerf Storage's pass mark for image training: below it the accelerator counts as starved."""
-WAITS_TO_BE_ASKED = ("threaded", "known")
-"""Loaders that with prefetch 0 begin a batch when it is asked for. All others have one in hand even then."""
+WAITS_TO_BE_ASKED = ("threaded", "grain", "known")
+"""Loaders that with prefetch 0 begin a batch when it is asked for. All others but ``dali`` have one in hand even then."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ def loading(one: Measured) -> Loading | None:
 
 def kept_ready(case: Case) -> int:
     """How many batches the case's pipeline keeps ready."""
-    return case.spec.prefetch if case.loader.partition(":")[0] in WAITS_TO_BE_ASKED else max(1, case.spec.prefetch)
+    loader, prefetch = case.loader.partition(":")[0], case.spec.prefetch
+    if loader == "dali":
+        return max(0, prefetch - 1)  # One of its queue is the batch that is asked for.
+    return prefetch if loader in WAITS_TO_BE_ASKED else max(1, prefetch)
 
 
 def utilisation(feed: Loading, images_per_s: float, *, ready: int = 2, epoch_images: int | None = None) -> float:

@@ -142,9 +142,10 @@ def test_a_step_waits_for_a_batch_to_be_handed_over_however_early_it_is_ready() 
 def test_a_pipeline_without_prefetch_has_a_batch_in_hand_unless_it_waits_to_be_asked(tmp_path: Path) -> None:
     found = [
         kept_ready(Case(format="hdf5", payload="encoded", loader=loader, spec=LoaderSpec(prefetch=prefetch)))
-        for loader, prefetch in (("tfdata", 0), ("tfdata", 3), ("threaded", 0), ("threaded", 3))
+        for loader in ("tfdata", "threaded", "grain", "dali")
+        for prefetch in (0, 1, 3)
     ]
-    assert found == [1, 3, 0, 3]
+    assert found == [1, 1, 3, 0, 1, 3, 0, 1, 3, 0, 0, 2]
     alone = Case(format="hdf5", payload="encoded", loader="tfdata", spec=LoaderSpec(prefetch=0), step=StepSpec(step="none"))
     slowest = tables(synthetic_run(tmp_path, cases=[alone], sweeps=1)).curve.iloc[0]  # a quarter of the pipeline's speed
     assert slowest["accelerator_utilisation"] > 0.95
