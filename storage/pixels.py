@@ -120,7 +120,10 @@ def jpeg_divisor(size: tuple[int, int], target: tuple[int, int]) -> int:
 def resizer(
     size: tuple[int, int], filter: Resize = "bilinear"
 ) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
-    """``resize`` without an allocation, for many images: takes an image and where its pixels go, and gives the latter."""
+    """``resize`` into memory that is there, for many images.
+
+    What is returned takes an image and where its pixels go, both C-contiguous, and gives the latter.
+    """
 
     def copy(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         np.copyto(out, resize(image, size, filter))
