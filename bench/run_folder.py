@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def go_on(folder: Path) -> str:
 
 def rescued(folder: Path) -> str:
     """What to do when a run's folder could not be written any more; empty if nothing was begun there."""
-    begun = (folder / RESUME).is_file()
+    begun = os.path.isfile(folder / RESUME)  # noqa: PTH113 - Path's methods raise where one may not look.
     return f"What was measured before is kept. Once that is mended, go on with: {go_on(folder)}" if begun else ""
 
 

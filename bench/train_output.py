@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -145,7 +146,7 @@ def _go_on(training: Training) -> str:
 
 
 def _rescued(training: Training) -> str:
-    begun = (training.results / "train.json").is_file()
+    begun = os.path.isfile(training.results / "train.json")  # noqa: PTH113 - Path's methods raise where one may not look.
     return f"Whole epochs are kept. Once that is mended, {_go_on(training)}" if begun else ""
 
 

@@ -20,6 +20,7 @@ from bench.case import StepSpec
 from bench.curves import draw, save
 from bench.history import Epoch
 from bench.train import Training, train
+from bench.train_output import train_and_print
 from loaders.base import LoaderSpec
 from storage.errors import DataError, UsageError
 
@@ -291,6 +292,8 @@ def test_what_cannot_be_is_one_line(training: Training, tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").touch()
     with pytest.raises(UsageError, match="full is not empty and holds no training"):
         train(replace(training, results=tmp_path / "full"), Silent())
+    with pytest.raises(DataError, match=r"^cannot write to .*long/train\.json: File name too long$"):
+        train_and_print(replace(training, results=tmp_path / ("long" * 99)))
     train(replace(training, epochs=1, fine_tune_epochs=0), Silent())
     with pytest.raises(UsageError, match="run holds a training with epochs 1, and now it is 2"):
         train(training, Silent())
