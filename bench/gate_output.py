@@ -26,9 +26,8 @@ def compare_and_print(a: Path, b: Path, fail_if: Sequence[str], say: Callable[[s
     made = compared(one, other, rules)
     told = made.failed or any(change.gated for change in made.changes) if rules else made.changes or made.broken
     if not told:
-        common = (
-            f" but {', '.join(change.case for change in made.changes)}, which never fails a gate" if made.changes else ""
-        )
+        shown = ", ".join(change.case for change in made.changes)
+        common = f" but what never fails a gate ({shown})" if shown else ""
         measured = "; ".join(f"{side.name} has {_first(side)}" for side in (one, other))
         raise DataError(f"{a} and {b} have no case in common that both measured{common}: {measured}")
     if made.warning:

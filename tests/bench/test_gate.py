@@ -353,6 +353,6 @@ def test_a_gate_that_has_nothing_to_judge_does_not_pass(tmp_path: Path) -> None:
     gate = run_cli(tmp_path / "a", tmp_path / "b", "--fail-if", "slower:5%", "--fail-if", "failed")
     assert (gate.returncode, gate.stdout) == (2, "")
     assert gate.stderr.endswith(
-        "b have no case in common that both measured but limit:decode, which never fails a gate: "
+        "b have no case in common that both measured but what never fails a gate (limit:decode): "
         "a has hdf5-encoded-tfdata-pipeline-step=none; b has hdf5-encoded-tfdata-pipeline\n"
     )
