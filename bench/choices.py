@@ -91,9 +91,9 @@ def best(
     tied = [case for case in among or group if case != first and case != beaten and verdicts[case.id].verdict == "tie"]
 
     def rank(case: Case) -> tuple[float, float]:
-        # By default, loading alone is measured with the preprocessing outside the model only.
+        # With the preprocessing outside the model wherever that was measured: inside, loading alone does less of the work.
         outside = replace(case.alone, spec=replace(case.spec, placement="pipeline"))
-        alone = measured.get(case.alone) or measured.get(outside) or {0: 0.0}
+        alone = measured.get(outside) or measured.get(case.alone) or {0: 0.0}
         return median(alone.values()), median(measured[case].values())
 
     return max(nearly(measured, [first, *tied]), key=rank), [first, *tied]

@@ -169,6 +169,9 @@ def _bilinear(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.ui
     # Half of both sides is a mean of four to OpenCV, which it has code of its own for.
     if COMPILED and image.shape[:2] != (2 * height, 2 * width):
         return _compiled.resize(image, out)
+    if image.dtype != np.uint8 or image.shape[2:] != (3,):
+        # OpenCV would resize it, into memory of its own.
+        raise ValueError(f"expected a uint8 image of shape (height, width, 3), got {image.dtype} {image.shape}")
     import cv2
 
     cv2.resize(image, (width, height), out, 0, 0, cv2.INTER_LINEAR)

@@ -16,6 +16,7 @@ from bench.breakeven import BreakEven, break_even
 from bench.case import Case
 from bench.flags import epoch_rates, two_states
 from bench.labels import labels, shared
+from bench.metrics import METRICS
 from bench.phases import phase_name
 from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
@@ -35,8 +36,8 @@ def tables(run: Run, today: str | None = None) -> Tables:
     """All of a run's tables. ``today`` is the id of the user's case, for break-even; raises UsageError if it is not there."""
     curve, knees = _utilisation(run)
     return Tables(
-        results_table(run), sweeps_table(run), _epochs(run), _stages(run), curve, knees, _break_even(run, today),
-        labels(run.cases), shared(run.cases),
+        results_table(run), sweeps_table(run), _epochs(run), _stages(run), curve, _emulated(run), knees,
+        _break_even(run, today), labels(run.cases), shared(run.cases),
     )  # fmt: skip
 
 
@@ -88,6 +89,21 @@ def _utilisation(run: Run) -> tuple[DataFrame, DataFrame]:
     return DataFrame(points, columns=SPEED_COLUMNS), DataFrame(
         knees, columns=["case", "knee_images_per_s", SPEED_COLUMNS[2]]
     )
+
+
+def _emulated(run: Run) -> DataFrame:
+    """Of an epoch with its turnaround, as the curve is: steady state alone would lie above it where epochs are short."""
+    rows = []
+    for case, phase, records in run.groups():
+        steady = METRICS["accelerator_utilisation"].compute(records)
+        if phase != "warm" or case.step.rate is None or case.format == "memory" or not steady:
+            continue
+        facts = run.info.datasets.get(f"{case.format}-{case.payload}")
+        if facts and not any(one.whole_epochs for one in measured(records)):
+            busy_s = facts.epoch_images / case.step.rate
+            steady = busy_s / (busy_s / steady + (METRICS["epoch_turnaround_s"].compute(records) or 0.0))
+        rows.append((case.id, case.loader, case.payload, case.step.rate, steady))
+    return DataFrame(rows, columns=["case", "loader", "payload", *SPEED_COLUMNS[1:]])
 
 
 def _feeds(run: Run) -> Iterator[tuple[Case, Loading]]:

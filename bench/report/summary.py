@@ -135,7 +135,10 @@ def _leader(fastest: Case, ties: Sequence[Case], of: int, labels: Mapping[str, s
 
 def _claims(run: Run) -> str:
     rows: list[list[str]] = []
+    notes: list[str] = []
     for found in blocks(run):
+        if found.claim.note:
+            notes.append(text(f"{found.claim.question} {found.claim.note}"))
         for number, line in enumerate(found.lines):
             question = text(found.claim.question) if not number else ""
             open_ = text(line.reason) if line.reason else f"measure it: {code(line.missing)}"
@@ -146,7 +149,7 @@ def _claims(run: Run) -> str:
         "Pairs of cases that differ in nothing else, compared within sweeps; the intervals hold for all answers at once."
     )
     later = " Of a cold run: of the epochs after the first, from the page cache." if only_cold(run) else ""
-    return f"{table(head, rows, (3, 4))}\n\n{pooled}{later}"
+    return "\n\n".join([table(head, rows, (3, 4)), f"{pooled}{later}", *notes])
 
 
 def _answer(one: Answer) -> list[str]:

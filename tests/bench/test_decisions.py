@@ -11,7 +11,7 @@ import pytest
 
 from bench.breakeven import break_even
 from bench.case import Case, StepSpec
-from bench.choices import choices
+from bench.choices import best, choices
 from bench.claims import Answer, claims
 from bench.metrics import METRICS
 from bench.record import Measured, Run, measured
@@ -95,6 +95,21 @@ def test_choices_are_one_a_format_and_payload_and_plain_json(run: Run) -> None:
     entry = made["choices"]["directory-encoded"]
     assert (entry["loader"], entry["spec"], entry["options"]) == ("tfdata", {"placement": "model"}, {})
     assert "directory-encoded-tfdata-pipeline" in entry["ties"]
+
+
+def test_of_ties_the_one_that_does_the_same_work_fastest_is_taken() -> None:
+    """Loading alone, preprocessing inside the model is not done: a rate without it says nothing against one with it."""
+    inside, outside = LoaderSpec(placement="model"), LoaderSpec(placement="pipeline")
+    directory, hdf5 = (
+        Case(format=name, payload="encoded", loader="threaded", spec=spec, step=StepSpec(step="feature_extraction"))
+        for name, spec in (("directory", inside), ("hdf5", outside))
+    )
+    rates = {
+        directory: (100.0, 102.0, 101.0), directory.alone: (2780.0,) * 3, replace(directory.alone, spec=outside): (1500.0,) * 3,
+        hdf5: (101.0, 100.0, 101.5), hdf5.alone: (1680.0,) * 3,
+    }  # fmt: skip
+    speeds = {case: dict(enumerate(by_sweep)) for case, by_sweep in rates.items()}
+    assert best(speeds, [directory, hdf5])[0] == hdf5
 
 
 STEADY = Loading(made_s=(0.01,) * 50, images=(10,) * 50, turnaround_s=0.5, images_per_s=1000.0)

@@ -109,6 +109,7 @@ def test_the_claims_are_those_of_the_run(run: Run, said: str) -> None:
         counted = sum(int(number) for number in re.findall(r"\d+", cells["single pairs"]))
         assert counted == len(one.pairs)
     assert not answers
+    assert "An emulated accelerator's speed counts what runs inside the model as done." in said
 
 
 def test_an_open_claim_says_what_would_answer_it(tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ def test_bilinear_takes_images_that_do_not_lie_in_one_piece() -> None:
     )
 
 
+@pytest.mark.parametrize("new", [(3, 2), (4, 5)], ids=str)  # half of both sides is OpenCV's, whatever is compiled
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 4)], ids=str)
+def test_bilinear_refuses_what_is_no_rgb(shape: tuple[int, ...], new: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"uint8 .*\(height, width, 3\)"):
+        pixels.resize(np.full(shape, 9, np.uint8), new)
+
+
 def test_bilinear_is_compiled_wherever_it_can_be() -> None:
     header = Path(sysconfig.get_paths()["include"], "Python.h")
     if shutil.which("cc") is None or not header.exists() or "avx2" not in Path("/proc/cpuinfo").read_text():

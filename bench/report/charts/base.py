@@ -25,6 +25,8 @@ class Tables:
         ``case, stage, order, us_per_image`` (what the stage adds) and ``total_us_per_image`` (up to and including it).
     curve
         ``case, accelerator_images_per_s, accelerator_utilisation`` (0 to 1, of an epoch with its turnaround).
+    emulated
+        ``case, loader, payload, accelerator_images_per_s, accelerator_utilisation``: the same, measured with emulated accelerators.
     knees
         ``case, knee_images_per_s, accelerator_utilisation``: the fastest accelerator that is still fed.
     break_even
@@ -41,6 +43,7 @@ class Tables:
     epochs: DataFrame
     stages: DataFrame
     curve: DataFrame
+    emulated: DataFrame
     knees: DataFrame
     break_even: DataFrame
     labels: Mapping[str, str]

@@ -24,23 +24,10 @@ def draw(tables: Tables) -> Any:
     for table in (curve, knees):
         table["label"] = table["case"].map(tables.labels)
     knees = knees.sort_values("knee_images_per_s", ascending=False, kind="stable")
-    emulated = _emulated(tables)
-    speeds = [*curve["accelerator_images_per_s"], *emulated["accelerator_images_per_s"]]
+    speeds = [*curve["accelerator_images_per_s"], *tables.emulated["accelerator_images_per_s"]]
     scale = alt.Scale(type="log", domain=[min(speeds), max(speeds)], nice=False, clamp=True)
     # On the page panels are charts of their own: it brings these two back below each other.
-    return stacked([_curves(curve, emulated, scale), _knees(knees, scale)]).properties(usermeta={"aligned": True})
-
-
-def _emulated(tables: Tables) -> DataFrame:
-    """What was measured with emulated accelerators in steady state, to hold against the curves."""
-    results = tables.results
-    found = results[
-        results["step"].str.startswith("emulated:")
-        & (results["phase"] == "warm")
-        & results["accelerator_utilisation"].notna()
-        & (results["format"] != "memory")
-    ]
-    return found.assign(accelerator_images_per_s=found["step"].str.removeprefix("emulated:").astype(float))
+    return stacked([_curves(curve, tables.emulated, scale), _knees(knees, scale)]).properties(usermeta={"aligned": True})
 
 
 def _curves(curve: DataFrame, emulated: DataFrame, scale: alt.Scale) -> Any:
@@ -107,6 +94,6 @@ CHART = Chart(
     "Accelerators that you don't have",
     draw,
     "Computed from loading alone: the share of an epoch in which an accelerator of that speed would compute and not wait; as points, "
-    "what emulated accelerators showed in steady state. The knee is the fastest accelerator that stays busy for 90% of the "
+    "what emulated accelerators showed. The knee is the fastest accelerator that stays busy for 90% of the "
     "time, MLPerf Storage's pass mark: beyond it, the pipeline starves it.",
 )
