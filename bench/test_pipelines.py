@@ -53,10 +53,12 @@ def timed(config: pytest.Config) -> bool:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a case, by its id, with a clock of its own."""
     planned = cases(options(metafunc.config))
+    # As a test, it takes half a minute for what the everyday tests of this command show with fewer cases.
+    more = () if timed(metafunc.config) else (pytest.mark.slow,)
     metafunc.parametrize(
         "case",
         [
-            pytest.param(case, id=case.id, marks=pytest.mark.benchmark(timer=Replay(), group=case.step.step))
+            pytest.param(case, id=case.id, marks=(pytest.mark.benchmark(timer=Replay(), group=case.step.step), *more))
             for case in planned
         ],
     )
