@@ -90,10 +90,12 @@ def utilisation(feed: Loading, images_per_s: float, *, ready: int = 2, epoch_ima
             computed += step
         free = start + step
     steady = computed / (computed + idle) if computed else 1.0
-    if epoch_images is None:
-        return steady
-    compute_s = epoch_images / images_per_s
-    return compute_s / (compute_s / steady + feed.turnaround_s)
+    return steady if epoch_images is None else of_an_epoch(steady, epoch_images / images_per_s, feed.turnaround_s)
+
+
+def of_an_epoch(steady: float, compute_s: float, turnaround_s: float) -> float:
+    """AU of an epoch in which an accelerator computes for ``compute_s``, from its AU in steady state: with the turnaround, once."""
+    return compute_s / (compute_s / steady + turnaround_s)
 
 
 def curve(

@@ -22,7 +22,7 @@ from bench.record import Measured, Run, measured
 from bench.report.charts.base import Tables
 from bench.report.table import results_table, sweeps_table
 from bench.speeds import speeds, steps
-from bench.starvation import PASS_AU, Loading, kept_ready, knee, loading, utilisation
+from bench.starvation import PASS_AU, Loading, kept_ready, knee, loading, of_an_epoch, utilisation
 from bench.today import todays_if_any
 from loaders.base import STAGES
 
@@ -95,14 +95,14 @@ def _emulated(run: Run) -> DataFrame:
     """Of an epoch with its turnaround, as the curve is: steady state alone would lie above it where epochs are short."""
     rows = []
     for case, phase, records in run.groups():
-        steady = METRICS["accelerator_utilisation"].compute(records)
-        if phase != "warm" or case.step.rate is None or case.format == "memory" or not steady:
+        au = METRICS["accelerator_utilisation"].compute(records)
+        if phase != "warm" or case.step.rate is None or case.format == "memory" or not au:
             continue
         facts = run.info.datasets.get(f"{case.format}-{case.payload}")
         if facts and not any(one.whole_epochs for one in measured(records)):
-            busy_s = facts.epoch_images / case.step.rate
-            steady = busy_s / (busy_s / steady + (METRICS["epoch_turnaround_s"].compute(records) or 0.0))
-        rows.append((case.id, case.loader, case.payload, case.step.rate, steady))
+            turnaround_s = METRICS["epoch_turnaround_s"].compute(records) or 0.0
+            au = of_an_epoch(au, facts.epoch_images / case.step.rate, turnaround_s)
+        rows.append((case.id, case.loader, case.payload, case.step.rate, au))
     return DataFrame(rows, columns=["case", "loader", "payload", *SPEED_COLUMNS[1:]])
 
 
