@@ -1,4 +1,4 @@
-"""``results.csv`` and ``sweeps.csv``: the tables, safe to open in a spreadsheet."""
+"""The tables as CSV files (docs/results.md), safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from pathlib import Path
 from pandas import DataFrame
 
 from bench.record import Run
+from bench.report.charts.base import Tables
+from bench.report.derived import tables as derived
 from bench.report.files import put
-from bench.report.table import results_table, sweeps_table
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_csv(
-    run: Run, folder: Path | None = None, *, results: DataFrame | None = None, sweeps: DataFrame | None = None
-) -> tuple[Path, Path]:
-    """Write both files into ``folder`` (the run's own, unless named) and return their paths.
+def write_csv(run: Run, folder: Path | None = None, *, tables: Tables | None = None) -> tuple[Path, Path, Path, Path]:
+    """Write ``results.csv``, ``sweeps.csv``, ``stages.csv`` and ``starvation.csv``; return their paths, in this order.
 
-    ``results`` and ``sweeps`` are the run's tables, if somebody has them already.
+    A table without rows is a file with its head only. They go into ``folder`` (the run's own, unless named); ``tables`` are the
+    run's, if somebody has them already.
     """
-    folder = folder or run.path
-    written = (folder / "results.csv", folder / "sweeps.csv")
-    tables = (results_table(run) if results is None else results, sweeps_table(run) if sweeps is None else sweeps)
-    for path, table in zip(written, tables, strict=True):
-        put(path, harmless(table).to_csv(index=False, lineterminator="\n"))
-    return written
+    folder, shown = folder or run.path, tables or derived(run)
+
+    def written(name: str, table: DataFrame) -> Path:
+        return put(folder / name, harmless(table).to_csv(index=False, lineterminator="\n"))
+
+    return (
+        written("results.csv", shown.results), written("sweeps.csv", shown.sweeps), written("stages.csv", shown.stages),
+        written("starvation.csv", shown.knees),
+    )  # fmt: skip
 
 
 def harmless(table: DataFrame) -> DataFrame:

@@ -54,6 +54,7 @@ def summary(run: Run, tables: Tables, today: str | None = None) -> str:
         parts += ["## Three claims", _claims(run)]
     parts += _listed("## Warnings", list(_warnings(results)))
     parts += _listed("## Failed and skipped", list(_missing(results)))
+    parts += _listed("## Measured in fewer sweeps", list(_stopped(results)))
     parts += ["## How to repeat it", *_repeat(run)]
     return "\n\n".join(parts) + "\n"
 
@@ -179,9 +180,6 @@ def _missing(results: DataFrame) -> Iterator[str]:
     for row in rows:
         if row["status"] == "failed":
             yield f"- failed: {code(row['case'])}{_phase(row)}: {text(row['reason'])}"
-    for row in rows:
-        if row["status"] == "ok" and row["reason"]:
-            yield f"- {row['sweeps']} sweeps only: {code(row['case'])}: {text(row['reason'])}"
     skipped: dict[str, list[str]] = {}
     for row in rows:
         if row["status"] == "skipped":
@@ -189,6 +187,13 @@ def _missing(results: DataFrame) -> Iterator[str]:
     for reason, cases in skipped.items():
         which = code(cases[0]) if len(cases) == 1 else f"{len(cases)} cases, such as {code(cases[0])}"
         yield f"- skipped: {which}: {text(reason)}"
+
+
+def _stopped(results: DataFrame) -> Iterator[str]:
+    """Cases that nothing is wrong with, but that were not measured further."""
+    for row in results.to_dict("records"):
+        if row["status"] == "ok" and row["reason"]:
+            yield f"- {counted(row['sweeps'], 'sweep')}: {code(row['case'])}{_phase(row)}: {text(row['reason'])}"
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
@@ -200,7 +205,7 @@ def _listed(title: str, lines: Sequence[str]) -> list[str]:
 
 def _repeat(run: Run) -> Iterator[str]:
     yield block(method.again(run))
-    yield "All of it: `report.html`; the numbers in full: `results.csv` and `sweeps.csv`."
+    yield "All of it: `report.html`; the numbers in full: `results.csv`, `sweeps.csv`, `stages.csv` and `starvation.csv`."
     for one in method.machine(run):
         yield "On " + "; ".join(f"{text(name)}: {text(value)}" for name, value in one) + "."
 

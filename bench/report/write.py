@@ -33,7 +33,7 @@ def write_report(folder: Path, today: str | None = None) -> Path:
     shown = tables(run, today)
     vega_soon()  # It needs a processor for a second, and another is idle here.
     said = summary(run, shown, today)
-    write_csv(run, results=shown.results, sweeps=shown.sweeps)
+    write_csv(run, tables=shown)
     put(folder / "choices.json", json.dumps(choices(run, today), indent=1) + "\n")
     put(folder / "summary.md", said)
     drawn = write_charts(drawing(shown), folder / "charts")

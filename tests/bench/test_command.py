@@ -92,6 +92,8 @@ def test_a_run_leaves_what_the_architecture_names(ran: Path) -> None:
         "records.jsonl",
         "results.csv",
         "sweeps.csv",
+        "stages.csv",
+        "starvation.csv",
         "charts",
         "summary.md",
         "report.html",

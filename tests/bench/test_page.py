@@ -97,7 +97,7 @@ def test_sections_stand_in_the_order_in_which_one_decides(page: Page) -> None:
 
 
 def test_every_number_in_the_table_is_that_of_the_csv(run: Run, page: Page, tmp_path: Path) -> None:
-    results, _ = write_csv(run, tmp_path)
+    results, *_ = write_csv(run, tmp_path)
     with results.open(newline="") as file:
         rows = {(row["case"], row["phase"]): row for row in csv.DictReader(file)}
     shown: dict[tuple[str, str], dict[str, str]] = {}
@@ -118,7 +118,7 @@ def test_every_number_in_the_table_is_that_of_the_csv(run: Run, page: Page, tmp_
 
 
 def test_every_reason_and_warning_is_told(run: Run, page: Page, tmp_path: Path) -> None:
-    results, _ = write_csv(run, tmp_path)
+    results, *_ = write_csv(run, tmp_path)
     with results.open(newline="") as file:
         rows = list(csv.DictReader(file))
     told = [row["reason"] for row in rows if row["reason"]]
@@ -128,7 +128,7 @@ def test_every_reason_and_warning_is_told(run: Run, page: Page, tmp_path: Path) 
 
 
 def test_charts_hold_the_numbers_of_the_csv(run: Run, page: Page, tmp_path: Path) -> None:
-    _, sweeps = write_csv(run, tmp_path)
+    _, sweeps, *_ = write_csv(run, tmp_path)
     with sweeps.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["images_per_s"] and row["phase"] == "warm"]
     throughput = next(chart for chart in page.charts() if chart["description"].startswith("Throughput"))

@@ -28,7 +28,8 @@ from storage.errors import DataError, UsageError
 from tests.bench.synthetic import matrix, synthetic_run
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("v*"))
-FILES = {"run.json", "records.jsonl", "results.csv", "sweeps.csv", "choices.json", "summary.md", "report.html", "charts"}
+TABLES = {"results.csv", "sweeps.csv", "stages.csv", "starvation.csv"}
+FILES = {"run.json", "records.jsonl", *TABLES, "choices.json", "summary.md", "report.html", "charts"}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_making_it_again_changes_nothing(folder: Path, tmp_path: Path) -> None:
     for name in ("run.json", "records.jsonl"):
         shutil.copy(folder / name, copy)
     write_report(copy)
-    for name in ("results.csv", "sweeps.csv", "choices.json", "summary.md"):
+    for name in (*TABLES, "choices.json", "summary.md"):
         assert (copy / name).read_bytes() == (folder / name).read_bytes(), name
 
 

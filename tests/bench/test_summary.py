@@ -125,6 +125,11 @@ def test_warnings_failures_and_skips_are_there_with_their_reasons(said: str) -> 
     missing = section(said, "Failed and skipped")
     assert "- failed: `lmdb-raw-from_generator-model`: the worker was killed by signal 9 (out of memory?)" in missing
     assert "- skipped: 36 cases, such as `hdf5-encoded-image_dataset_from_directory-pipeline`:" in missing
+    assert "racing" not in missing, "nothing is wrong with a case that was beaten"
+    fewer = section(said, "Measured in fewer sweeps")
+    assert fewer.strip().startswith(
+        "- 3 sweeps: `directory-raw-image_data_generator-model`: stopped by racing after 3 sweeps:"
+    )
 
 
 def test_it_says_what_it_ran_on_and_the_command_that_repeats_it(run: Run, said: str) -> None:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from bench.case import Case, StepSpec
-from bench.record import Run, load_run
+from bench.record import Measured, Run, load_run
 from bench.report.csv import write_csv
 from bench.report.table import results_columns, results_table, sweeps_table
 from bench.speeds import NOT_REACHED
+from bench.starvation import PASS_AU
 from tests.bench.synthetic import matrix, synthetic_run
 
 AGREED = [
@@ -133,18 +134,54 @@ def test_one_sweep_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_csv_reads_back_as_the_table(run: Run, tmp_path: Path) -> None:
-    results, sweeps = write_csv(run, tmp_path)
+    results, sweeps, *_ = write_csv(run, tmp_path)
     back = pd.read_csv(results)
     assert list(back.columns) == results_columns()
     pd.testing.assert_series_equal(back["images_per_s"], results_table(run)["images_per_s"])
     assert len(pd.read_csv(sweeps)) == len(run.records)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "sweeps.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "stages.csv", "starvation.csv", "sweeps.csv"]
+
+
+def test_stage_times_are_those_of_the_records(run: Run, tmp_path: Path) -> None:
+    stages = pd.read_csv(write_csv(run, tmp_path)[2])
+    assert list(stages.columns) == ["case", "stage", "order", "us_per_image", "total_us_per_image"]
+    timed = {
+        record.case: record.outcome.stages_ns
+        for record in reversed(run.records)
+        if isinstance(record.outcome, Measured) and record.outcome.stages_ns and record.case.cache == "warm"
+    }
+    assert len(timed) == stages["case"].nunique()
+    for case, ns in timed.items():
+        rows = stages[stages["case"] == case.id]
+        # Left to the model, augmenting is no stage of the pipeline, and what its cut took is noise.
+        expected = [stage for stage in ns if stage != "augment" or case.spec.placement == "pipeline"]
+        assert rows["stage"].tolist() == expected
+        assert rows["order"].tolist() == list(range(len(expected)))
+        assert rows["total_us_per_image"].tolist() == pytest.approx([ns[stage] / 1000 for stage in expected])
+        assert rows["us_per_image"].sum() == pytest.approx(ns["hand_over"] / 1000)
+
+
+def test_starvation_is_of_each_case_alone_and_about_its_rate(run: Run, tmp_path: Path) -> None:
+    results, _, _, starvation = (pd.read_csv(path) for path in write_csv(run, tmp_path))
+    assert list(starvation.columns) == ["case", "knee_images_per_s", "accelerator_utilisation"]
+    alone = results.query("step == 'none' and format != 'memory' and status == 'ok' and cache == 'warm'")
+    assert set(starvation["case"]) == set(alone["case"])
+    assert set(starvation["accelerator_utilisation"]) == {PASS_AU}
+    found = starvation.merge(alone, on="case")
+    # What is busy for 90% of the time may be a ninth faster than its pipeline, less what the epochs' turnarounds take.
+    assert found["knee_images_per_s"].between(0.3 * found["images_per_s"], 1.15 * found["images_per_s"]).all()
+
+
+def test_what_was_not_measured_is_a_table_without_rows(tmp_path: Path) -> None:
+    case = Case(format="memory", payload="raw", loader="limit:gather", step=StepSpec(step="none"))
+    _, _, *others = write_csv(synthetic_run(tmp_path, cases=[case], sweeps=1))
+    assert [len(pd.read_csv(path)) for path in others] == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@SUM(A1)", "\t=1", "<script>"])
 def test_no_cell_is_a_formula(name: str, tmp_path: Path) -> None:
     case = Case(format="hdf5", payload="raw", loader="tfdata", step=StepSpec(step="none"), name=name)
-    results, _ = write_csv(synthetic_run(tmp_path, cases=[case], sweeps=2))
+    results, *_ = write_csv(synthetic_run(tmp_path, cases=[case], sweeps=2))
     with results.open(newline="") as file:
         row = next(csv.DictReader(file))
     assert row["name"].lstrip("'") == name

@@ -22,13 +22,13 @@ class Tables:
     epochs
         Rates epoch by epoch of the cases that are bimodal: ``case, phase, sweep, epoch, images_per_s``.
     stages
-        ``case, stage, order, us_per_image`` (what the stage adds) and ``total_us_per_image`` (up to and including it).
+        ``stages.csv``: ``case, stage, order, us_per_image`` (what the stage adds) and ``total_us_per_image`` (up to and including it).
     curve
         ``case, accelerator_images_per_s, accelerator_utilisation`` (0 to 1, of an epoch with its turnaround).
     emulated
         ``case, loader, payload, accelerator_images_per_s, accelerator_utilisation``: the same, measured with emulated accelerators.
     knees
-        ``case, knee_images_per_s, accelerator_utilisation``: the fastest accelerator that is still fed.
+        ``starvation.csv``: ``case, knee_images_per_s, accelerator_utilisation``: the fastest accelerator that is still fed.
     break_even
         A row a stored format and step: the fields of ``bench.breakeven.BreakEven`` with ``ratio, ratio_low, ratio_high,
         verdict`` for its comparison, and ``step``.

@@ -56,5 +56,6 @@ CHART = Chart(
     "Stage by stage",
     draw,
     "Loading alone, with the pipeline cut after each of its stages: what every stage adds to the time an image takes. All processors "
-    "work, so a microsecond here is one of the clock, not of a processor.",
+    "work, so a microsecond here is one of the clock, not of a processor. Each is a median of few "
+    "rounds, without an interval: what is thin beside the whole may be noise.",
 )
