@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+from multiprocessing.util import Finalize
 
 
 def exit_at_once(worker: int) -> None:
@@ -14,4 +16,9 @@ def exit_at_once(worker: int) -> None:
     issue 87135, PyTorch issue 38228). What a spawned process has to tidy up, ``multiprocessing`` has done by then.
     """
     del worker
-    atexit.register(os._exit, 0)
+    Finalize(None, _leave, exitpriority=0)
+
+
+def _leave() -> None:
+    """Called when the worker's loop has ended: with exit code 1 if by an error, which is on its way to be printed."""
+    atexit.register(os._exit, 0 if sys.exception() is None else 1)
