@@ -37,11 +37,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         ("sweeps", "how often every case is measured"),
         ("budget", "time to use, such as 10m"),
         ("isolation", "case or sweep"),
+        ("turns", "how many cases are measured side by side, in turns; default: 4, with a GPU 1"),
         ("cache", "warm or cold"),
         ("seed", "of shuffling, augmentation and the order of sweeps"),
         ("today", "the case that you have now, by its id or its beginning; default: the plain generator on a directory"),
     ):
-        kind = int if name in ("batch-size", "limit", "sweeps", "seed") else str
+        kind = int if name in ("batch-size", "limit", "sweeps", "turns", "seed") else str
         group.addoption(f"--{name}", metavar="VALUE", type=kind, help=text)
     group.addoption(
         "--vary", metavar="NAME=V1,V2", action="append", default=[],

@@ -208,6 +208,14 @@ def run(
         str,
         typer.Option(help="case: a fresh process for every measurement; sweep: for every sweep.", rich_help_panel=HOW),
     ] = "sweep",
+    turns: Annotated[
+        int | None,
+        typer.Option(
+            help="How many cases are measured side by side, in turns of a slice of a second; 1: one after the other.",
+            show_default="4; with a GPU 1",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     cache: Annotated[
         str, typer.Option(help="warm, or cold: the first epoch from the disk, proven.", rich_help_panel=HOW)
     ] = "warm",
@@ -252,7 +260,7 @@ def run(
         "workers": workers, "prefetch": prefetch, "vary": vary, "model": model, "weights": weights,
         "fine_tune_at": fine_tune_at, "mixed_precision": mixed_precision, "jit_compile": jit_compile,
         "steps_per_execution": steps_per_execution, "results": results, "sweeps": sweeps, "budget": budget,
-        "isolation": isolation, "cache": cache, "stages": stages, "timeout_s": timeout,
+        "isolation": isolation, "turns": turns, "cache": cache, "stages": stages, "timeout_s": timeout,
         "memory_limit_bytes": None if memory_limit is None else memory_limit * 1_000_000, "seed": seed,
         "today": today,
     }  # fmt: skip

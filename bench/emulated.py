@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.own_time import now_ns
+
 
 class EmulatedStep:
     """Takes ``len(labels) / rate`` seconds a batch, asleep. ``rate`` is images/s."""
@@ -20,7 +22,7 @@ class EmulatedStep:
         self,
         rate: float,
         *,
-        clock: Callable[[], int] = time.perf_counter_ns,
+        clock: Callable[[], int] = now_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.rate = rate

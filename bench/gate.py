@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.compare import Comparison, rates, unpaired
+from bench.compare import Comparison, unpaired
+from bench.evened import evened
 from bench.labels import label
 from bench.phases import UNPROVEN, of_all, phase_name
 from bench.record import DatasetFacts, load_run
@@ -47,8 +48,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: images/s by row and sweep, which cases failed and why, what it ran on (None: nobody wrote it down), and over
-    which images, by ``FORMAT-PAYLOAD``.
+    """One of the two: images/s by row and sweep (``evened``), which cases failed and why, what it ran on (None: nobody wrote it
+    down), and over which images, by ``FORMAT-PAYLOAD``.
     """
 
     name: str
@@ -121,11 +122,8 @@ def read_side(path: Path) -> Side:
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
     failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
     environment = _over_time(list(run.info.environments.values())) if run.info.environments else None
-    found = {
-        Row(case.id, phase_name(phase, records)): by_sweep
-        for case, phase, records in run.groups()
-        if case.id not in failed and (by_sweep := rates(records))
-    }
+    records = {Row(case.id, phase_name(phase, seen)): seen for case, phase, seen in run.groups() if case.id not in failed}
+    found = {row: by_sweep for row, by_sweep in evened(records).items() if by_sweep}
     return Side(path.resolve().name, found, failed, environment, run.info.datasets)
 
 
@@ -245,6 +243,8 @@ def _read_csv(path: Path) -> Side:
     missing = {"case", "phase", "sweep", "images_per_s", "status", "reason"} - set(table.columns)
     if missing:
         raise DataError(f"{path} is not a run's sweeps.csv: it has no column {', '.join(sorted(missing))}")
+    if "evened_images_per_s" in table:  # Older ones have none, and nothing to even.
+        table["images_per_s"] = table["evened_images_per_s"]
     broke = table[table["status"] == "failed"]
     failed = {str(case): str(reason) for case, reason in zip(broke["case"], broke["reason"], strict=True)}
     kept = table[(table["status"] == "ok") & ~table["case"].isin(failed.keys())].dropna(subset=["images_per_s"])

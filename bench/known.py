@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench.emulated import sleep_until
 from bench.limits import LimitFeed
+from bench.own_time import now_ns
 from loaders.base import LoaderSpec
 from storage.errors import UsageError
 
@@ -61,7 +62,7 @@ class Paced:
         self,
         period_ns: int,
         depth: int,
-        clock: Callable[[], int] = time.perf_counter_ns,
+        clock: Callable[[], int] = now_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._period_ns, self._depth = period_ns, depth

@@ -36,7 +36,7 @@ def environment(data: Path | None = None) -> dict[str, Any]:
         "libraries": {name: number for name in LIBRARIES if (number := _version(name))},
         "bilinear_resize": _bilinear_resize(),
         "git_revision": _git_revision(),
-        "gpus": _gpus(),
+        "gpus": gpus(),
     }
     if data is not None:
         found |= _filesystem(data)
@@ -57,7 +57,7 @@ def weather() -> dict[str, Any]:
     }
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """The models, as the driver names them."""
     lines = [
         line

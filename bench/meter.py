@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench import cgroup
@@ -63,10 +63,14 @@ def usage() -> Usage:
             minor, major = minor + int(stat[7]), major + int(stat[9])
         child_asked, child_device = _bytes_read(pid)
         asked, device = asked + child_asked, device + child_device
-    machine = [int(value) * tick_ns for value in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return Usage(
-        cpu_ns, minor, major, asked, device, sum(machine), machine[3] + machine[4], machine[7], cgroup.throttled_ns()
-    )
+    return replace(machine(), cpu_ns=cpu_ns, minor_faults=minor, major_faults=major, asked_bytes=asked, device_bytes=device)
+
+
+def machine() -> Usage:
+    """The machine's own counters alone."""
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    spent = [int(value) * tick_ns for value in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return Usage(machine_ns=sum(spent), idle_ns=spent[3] + spent[4], steal_ns=spent[7], throttled_ns=cgroup.throttled_ns())
 
 
 def children(pid: int) -> list[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.case import StepSpec
+from bench.machine import gpus
 from bench.steady import Pace
 from bench.vary import Variation
 from loaders.base import PLACEMENTS, LoaderSpec
@@ -20,6 +21,9 @@ from storage.errors import DataError, UsageError
 DEFAULT_LOADERS = ("image_data_generator", "from_generator", "tfdata", "threaded", "image_dataset_from_directory")
 """What is measured unless others are named: rivals and the data service only then."""
 DEFAULT_STEPS = ("feature_extraction", "none")
+
+DEFAULT_TURNS = 4
+"""Of eight batches each, noise within a block is least with two to six; each takes the memory of a TensorFlow of its own."""
 
 CALIBRATE = "calibrate"
 """Among the steps: measure the real step without input."""
@@ -32,6 +36,7 @@ class RunOptions:
     ``limit`` takes at most that many images. ``vary`` multiplies the matrix (see ``vary.py``); ``files`` are the models and
     weights that cases name by their bare names. ``budget_s`` bounds the run's time: with it, racing, and the sweeps go on until
     the time is used. ``tiny`` measures next to nothing, for tests; ``pace`` says exactly how long a case is watched.
+    ``turns``: how many cases are measured side by side, taking turns (None: ``side_by_side``).
     ``today`` is the id of the case that the report compares with (None: the plain generator on a directory).
     """
 
@@ -52,6 +57,7 @@ class RunOptions:
     sweeps: int | None = None
     budget_s: float | None = None
     isolation: Literal["case", "sweep"] = "sweep"
+    turns: int | None = None
     cache: Literal["warm", "cold"] = "warm"
     seed: int = 0
     stages: bool = False
@@ -77,7 +83,12 @@ class RunOptions:
             LoaderSpec(seed=self.seed)
         except UsageError as error:
             raise UsageError(f"--{error}") from error  # It begins with the field's name.
-        for name, value in (("--batch-size", self.batch_size), ("--limit", self.limit), ("--sweeps", self.sweeps)):
+        for name, value in (
+            ("--batch-size", self.batch_size),
+            ("--limit", self.limit),
+            ("--sweeps", self.sweeps),
+            ("--turns", self.turns),
+        ):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value}")
         for name, value_s in (("--budget", self.budget_s), ("--timeout", self.timeout_s)):
@@ -93,6 +104,11 @@ class RunOptions:
                     raise UsageError(f"--{error} (a run also takes {CALIBRATE})") from error
         if any(one.name == "fine_tune_at" for one in self.vary) and "fine_tune" not in self.steps:
             raise UsageError("--fine-tune-at changes --step fine_tune only, which is not asked for; name that step, too")
+
+    @property
+    def side_by_side(self) -> int:
+        """How many cases take turns: as many as asked for, or as many as this machine suits."""
+        return self.turns or (1 if gpus() else DEFAULT_TURNS)
 
     @property
     def named(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.compare import interval, rates
+from bench.compare import interval
+from bench.evened import evened
 from bench.record import Failed, RunRecord
 
 LEAST_SWEEPS = 3
@@ -24,7 +25,7 @@ def beaten(records: Sequence[RunRecord]) -> dict[str, str]:
     out: dict[str, str] = {}
     for by_case in by_step.values():
         failures = {case: sum(isinstance(one.outcome, Failed) for one in mine) for case, mine in by_case.items()}
-        found = {case: list(rates(mine).values()) for case, mine in by_case.items()}
+        found = {case: list(speeds.values()) for case, speeds in evened(by_case).items()}
         tries = {case: failures[case] + len(values) for case, values in found.items()}
         for case in found:
             if failures[case] and tries[case] >= LEAST_SWEEPS:

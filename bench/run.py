@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from bench import meter
 from bench.accelerator import Receive
+from bench.own_time import Turns, now_ns
 from bench.record import Measured
 from bench.steady import NS, Pace, Tick, buffered_images, is_warm, too_short
 from storage.errors import DataError
@@ -106,12 +107,14 @@ def measure(
     opening: Opening | None = None,
     receive: Receive | None = None,
     chosen: Callable[[], dict[str, str]] = dict,
-    clock: Clock = time.perf_counter_ns,
+    turns: Turns | None = None,
+    clock: Clock = now_ns,
 ) -> Measured:
     """Warm up, measure steady state, and see one turnaround between epochs.
 
     ``capacity`` is how many batches the pipeline can hold ready (see ``buffered_images``), ``group`` how many the step takes
-    in one go; ``chosen`` tells, while the pipeline still runs, what it chose for itself. If an epoch is no longer than
+    in one go; ``chosen`` tells, while the pipeline still runs, what it chose for itself. With ``turns``, steady state is measured
+    turn by turn, and others have theirs in between. If an epoch is no longer than
     ``capacity``, all its batches may lie ready when its first one comes, and only whole epochs say how fast they are made.
     Raises DataError if an epoch is too short to hold steady state.
     """
@@ -126,9 +129,15 @@ def measure(
         _end_epoch(loop, warmup, len(feed))
     elif -len(warmup) * group % len(feed) < group:  # The next would open an epoch: a turnaround that belongs to neither.
         warmup.append(next(loop))
+    if turns is not None:
+        turns.wait()
     before = meter.usage()
-    measured = _whole_epochs(loop, pace, len(feed)) if whole else _steady_state(loop, pace, group)
-    used = _usage(meter.usage() - before, measured)
+    watched = loop if turns is None else turns.through(loop)
+    measured = _whole_epochs(watched, pace, len(feed)) if whole else _steady_state(watched, pace, group)
+    used = meter.usage() - before
+    for others in turns.elsewhere if turns is not None else ():
+        used -= others
+    usage = _usage(used, measured)
     tuned = chosen()
     loop.close()
     if not any(tick.first for tick in measured):
@@ -144,7 +153,7 @@ def measure(
         startup_ns=opening.startup_ns,
         first_batch_ns=warmup[0].wait_ns,
         tuned=tuned,
-        **used,
+        **usage,
     )
 
 
@@ -155,7 +164,7 @@ def measure_epoch(
     group: int = 1,
     opening: Opening | None = None,
     receive: Receive | None = None,
-    clock: Clock = time.perf_counter_ns,
+    clock: Clock = now_ns,
 ) -> Measured:
     """The first epoch, as a cold start has it: whole, with no warm-up before it; only scan and start-up stand apart.
 
@@ -189,7 +198,7 @@ def hand_over(
     *,
     pause_s: float,
     seconds: float,
-    clock: Clock = time.perf_counter_ns,
+    clock: Clock = now_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[int]:
     """Waits, in nanoseconds, for batches of one epoch, each asked for ``pause_s`` after the one before, so that it lies ready.
@@ -212,7 +221,7 @@ def hand_over(
     return waits
 
 
-def images_per_ns(feed: Batches, step: Step, *, seconds: float, clock: Clock = time.perf_counter_ns) -> float:
+def images_per_ns(feed: Batches, step: Step, *, seconds: float, clock: Clock = now_ns) -> float:
     """Pace of a pipeline over whole epochs, one at least and at least ``seconds``: for stage timing.
 
     Turnarounds are counted in: a stage's cost is a difference of two of these, and turnaround is in both.

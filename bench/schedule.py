@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 
 from bench import machine, run_folder, sample_images
+from bench.blocks import Workers, blocks
 from bench.budget import expected_s
 from bench.case import Case
 from bench.datasets import facts, prepare
@@ -64,10 +66,12 @@ class Schedule:
     records: list[RunRecord] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
-    _shared: Worker | None = None
     _pixels: dict[str, Pixels] = field(default_factory=dict)
     _stages: dict[str, dict[str, float]] = field(default_factory=dict)
     _out: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._workers = Workers(self._worker)
 
     def run(self) -> None:
         """Everything up to the last sweep. An interrupt leaves a run that can be resumed."""
@@ -85,7 +89,7 @@ class Schedule:
                 if self.options.budget_s is not None and sweep + 1 >= LEAST_SWEEPS:
                     self._race(sweep + 1)
         finally:
-            self._end_shared()
+            self._workers.close()
             self._keep_spent()
         self.info = self.info.model_copy(update={"finished": True, "sweeps": self._sweeps_done()})
         write_info(self.folder, self.info)
@@ -127,7 +131,7 @@ class Schedule:
         self._prove(todo, pipelines)
         if self.options.stages:
             self._time_stages([members[0] for members in pipelines.values()])
-        self._end_shared()
+        self._workers.close()
         return [case for members in pipelines.values() for case in members]
 
     def _prove(self, todo: list[str], pipelines: dict[str, list[Case]]) -> None:
@@ -153,40 +157,48 @@ class Schedule:
         for case in firsts:
             if ":" not in case.loader and _pipeline(case) not in self._stages:
                 self.watcher.now(f"timing stages of {case.id}")
-                answer = self._ask("stages", case)
+                answer = self._workers.ask(self._request("stages", case))
                 self._stages[_pipeline(case)] = answer.stages_ns
                 if answer.error:
                     sys.stderr.write(f"Careful: the stages of {case.id} are not timed: {answer.error}\n")
 
     def _sweep(self, sweep: int, todo: list[Case], sweeps: int) -> None:
-        """Every case once, in an order of this sweep's own; on disk when it is over, and also when it is cut short."""
-        order = list(todo)
-        random.Random(f"{self.options.seed}:{sweep}").shuffle(order)
+        """Every case once, in blocks of this sweep's own; on disk when it is over, and also when it is cut short."""
+        order = random.Random(f"{self.options.seed}:{sweep}")
         seen = self._seen(sweep)
+        for _ in seen:
+            self.watcher.done()
+        numbers = count(sum(record.sweep == sweep for record in self.records))
         fresh: list[RunRecord] = []
         try:
-            for case in order:
+            for block in blocks([case for case in todo if case.id not in seen], self.options.side_by_side, order):
+                which = f"sweep {sweep + 1} of {sweeps}" if sweeps < MOST_SWEEPS else f"sweep {sweep + 1}"
                 self.watcher.now(
-                    f"sweep {sweep + 1} of {sweeps}: {case.id}" if sweeps < MOST_SWEEPS else f"sweep {sweep + 1}: {case.id}"
+                    f"{which}: {block[0].id}" + (f" and {len(block) - 1} more, in turns" if len(block) > 1 else "")
                 )
-                if case.id not in seen:
-                    began = self.clock()
-                    visited = self._visit(case, sweep)
-                    records = [record.model_copy(update={"visit_s": self.clock() - began}) for record in visited]
-                    fresh += records
-                    for record in records:
-                        self.watcher.measured(record)
-                self.watcher.done()
+                began = self.clock()
+                visited = self._visit(block, sweep, order)
+                same = {"visit_s": (self.clock() - began) / len(block), "block": next(numbers) if len(block) > 1 else None}
+                for record in visited:
+                    fresh.append(record.model_copy(update=same))
+                    self.watcher.measured(fresh[-1])
+                for _ in block:
+                    self.watcher.done()
         finally:
             self._keep(fresh)
-            self._end_shared()
+            self._workers.close()
 
     def _seen(self, sweep: int) -> set[str]:
         """What has been visited in this sweep: in a run that goes on, maybe a part of it."""
         return {one.case.id for one in self.records if one.sweep == sweep and not isinstance(one.outcome, Skipped)}
 
-    def _visit(self, case: Case, sweep: int) -> list[RunRecord]:
-        answer = self._ask("measure", case)
+    def _visit(self, block: list[Case], sweep: int, order: random.Random) -> list[RunRecord]:
+        answers = self._workers.measure([self._request("measure", case) for case in block], order)
+        if self.options.isolation == "case":
+            self._workers.close()
+        return [record for case, answer in zip(block, answers, strict=True) for record in self._records(case, sweep, answer)]
+
+    def _records(self, case: Case, sweep: int, answer: Answer) -> list[RunRecord]:
         if answer.error or answer.warm is None:
             return [self._record(case, sweep, Failed(reason=answer.error or "no measurement came"))]
         added = {"pixels": self._pixels.get(_pipeline(case)), "stages_ns": self._stages.get(_pipeline(case), {})}
@@ -195,16 +207,6 @@ class Schedule:
             cold = answer.cold.model_copy(update={"pixels": added["pixels"]})
             records.append(self._record(case, sweep, cold).model_copy(update={"phase": "cold_epoch"}))
         return records
-
-    def _ask(self, do: str, case: Case) -> Answer:
-        """Ask the worker of this sweep (or, with isolation ``case``, one of this request's own)."""
-        if self._shared is None or not self._shared.alive:
-            self._end_shared()
-            self._shared = self._worker()
-        answer = self._shared.ask(self._request(do, case))
-        if self.options.isolation == "case":
-            self._end_shared()
-        return answer
 
     def _request(self, do: str, case: Case, *, limit: int | None = None) -> Request:
         stored = None if case.loader.startswith("known:") else dataset_of(case, self.stored)
@@ -233,11 +235,6 @@ class Schedule:
             weights=paths.get(case.step.weights, case.step.weights),
         )
         return replace(case, step=step)
-
-    def _end_shared(self) -> None:
-        if self._shared is not None:
-            self._shared.close()
-            self._shared = None
 
     def _affordable(self, sweep: int, todo: list[Case]) -> bool:
         """Whether a budget (if there is one) holds what is left of a sweep; the first few are measured whatever it says."""

@@ -7,11 +7,12 @@ continuous integration; on a shared machine only the answers that no neighbour c
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from bench.compare import compare, rates
+from bench.compare import compare
+from bench.evened import evened
 from bench.metrics import METRICS
 from bench.record import Run, measured
 from bench.selfcheck_bench import Bench, Check, known_case
@@ -21,8 +22,6 @@ from bench.starvation import kept_ready, loading
 from bench.starvation import utilisation as utilisation_at
 from bench.steady import Pace
 from bench.watcher import Watcher
-
-Comparable = Mapping[int, float]
 
 
 def selfcheck(watcher: Watcher, *, small: bool = False, folder: Path | None = None) -> Iterator[Check]:
@@ -126,5 +125,5 @@ CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (
 )
 
 
-def _rates(done: Run) -> dict[str, Comparable]:
-    return {case.id: rates(done.of(case.id)) for case in done.info.cases}
+def _rates(done: Run) -> dict[str, dict[int, float]]:
+    return evened({case.id: done.of(case.id) for case in done.info.cases})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from bench.case import Case
-from bench.compare import rates
+from bench.evened import evened
 from bench.metrics.base import NS
 from bench.phases import phase_name
 from bench.record import Failed, Measured, Run, RunRecord, Skipped
@@ -36,19 +36,19 @@ def reason_of(record: RunRecord) -> str:
 
 
 def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, dict[int, float]]:
-    """Images/s by sweep, in steady state, of every case that never failed, in the order in which they were planned.
+    """Images/s by sweep, in steady state and evened, of every case that never failed, in the order in which they were planned.
 
     The later epochs of a cold case come from the page cache as a warm case's do. They count where all pipelines are cold; beside
     warm cases they would be the same pipelines once more.
     """
     cache = "cold" if only_cold(run) else "warm"
     found = {
-        case: rates(records)
+        case: records
         for case, phase, records in run.groups()
         if phase == "warm" and (case.cache == cache or case.format == "memory")
         if (keep is None or keep(case)) and outcome(records)[0] == "ok"
     }
-    return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
+    return {case: by_sweep for case, by_sweep in evened(found).items() if by_sweep}
 
 
 def by_rate(measured: Mapping[Case, Mapping[int, float]], cases: Iterable[Case]) -> tuple[Case, ...]:

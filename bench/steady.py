@@ -35,7 +35,7 @@ class Pace:
     ``tolerance`` of each other; after ``warmup_max_s`` it is over anyway and the record says that it was not steady. The
     measurement then lasts at least ``measure_s`` and ``measure_batches``, both counted in steady state. A pipeline so fast
     that an epoch is mostly turnaround would take minutes to gather that: it ends after ``measure_most_s``, turnarounds
-    included, once it has ten times its batches.
+    included, once it has ten times its batches. Cases that take turns do so in slices of at least ``slice_s`` and a batch.
     """
 
     window_batches: int = 1
@@ -45,6 +45,7 @@ class Pace:
     measure_s: float = 1.0
     measure_most_s: float = 2.0
     measure_batches: int = 8
+    slice_s: float = 0.1
     stage_s: float = 0.3
 
 

@@ -32,8 +32,8 @@ def options(config: pytest.Config) -> RunOptions:
     given: dict[str, Any] = {
         name: config.getoption(name)
         for name in ("images", "formats", "payloads", "loaders", "placements", "step", "batch_size", "image_size", "limit",
-                     "results", "sweeps", "budget", "isolation", "cache", "seed", "model", "weights", "fine_tune_at", "workers",
-                     "vary", "today")
+                     "results", "sweeps", "budget", "isolation", "turns", "cache", "seed", "model", "weights", "fine_tune_at",
+                     "workers", "vary", "today")
     }  # fmt: skip
     for name in ("images", "results"):
         given[name] = Path(given[name]) if given[name] else given[name]  # An empty one is refused, as any empty text is.

@@ -29,6 +29,7 @@ from bench.accelerator import accelerator
 from bench.case import Case
 from bench.emulated import EmulatedStep, NoStep
 from bench.labels import label
+from bench.own_time import Turns
 from bench.pool import Pool
 from bench.record import Measured, Pixels
 from bench.run import Opening, hand_over, images_per_ns, measure, measure_epoch, ticks
@@ -49,12 +50,13 @@ FIT_BATCHES = 80
 
 class Request(BaseModel):
     """One thing to do. ``path`` is the stored dataset (none for ``known:`` loaders); ``limit`` how many samples to prove, and
-    ``samples`` the folder in which one image as it was delivered is kept (None: nowhere).
+    ``samples`` the folder in which one image as it was delivered is kept (None: nowhere). ``turns``: measure turn by turn, and
+    stop the process group in between.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    do: Literal["prove", "measure", "stages", "fit"]
+    do: Literal["prove", "know", "measure", "stages", "fit"]
     case: Case
     path: Path | None = None
     split: str = "train"
@@ -62,14 +64,16 @@ class Request(BaseModel):
     pace: Pace = Pace()
     limit: int | None = None
     samples: Path | None = None
+    turns: bool = False
 
 
 class Answer(BaseModel):
-    """What came of it: ``error`` is a reason in words, and then nothing else is set."""
+    """What came of it: ``error`` is a reason in words, and then nothing else is set. ``resting``: nothing yet; a turn is over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     error: str = ""
+    resting: bool = False
     pixels: Pixels | None = None
     warm: Measured | None = None
     cold: Measured | None = None
@@ -80,9 +84,10 @@ class Answer(BaseModel):
 
 
 class Visitor:
-    """Does requests, and keeps the training steps that they compiled."""
+    """Does requests, and keeps the training steps that they compiled. ``tell`` and ``hear`` are as in ``own_time.Turns``."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = lambda: None, hear: Callable[[], int] = perf_counter_ns) -> None:
+        self._turns = partial(Turns, tell=tell, hear=hear)
         self._steps: dict[str, Any] = {}
         self._pool = Pool()
         self._needed: dict[Any, int] = {}  # bytes of the pool, by step
@@ -142,6 +147,8 @@ class Visitor:
             step.close()
             # The epoch read its own split only, and what it read may have been dropped again.
             later = cache.warm(request.path) if cold else state
+            if request.turns:
+                how["turns"] = self._turns(request.pace.slice_s)
             warm = measure(feed, step, pace=request.pace, capacity=_capacity(case), chosen=partial(_tuned, feed), **how)
             handed = _hand_over(feed, warm, request.pace) if case.step.step == "none" and case.format != "memory" else []
         finally:
@@ -156,6 +163,11 @@ class Visitor:
             first = first.model_copy(update={**common, **proof, "opening_read_bytes": opening_read})
         warm = warm.model_copy(update={**common, "resident_before": later.share, "hand_over_ns": handed})
         return Answer(warm=warm, cold=first, opened_s=opened_s)
+
+    def know(self, request: Request) -> Answer:
+        """Make ready for a case: what is needed for it is imported and compiled."""
+        self._get_to_know(request)
+        return Answer()
 
     def stages(self, request: Request) -> Answer:
         """Nanoseconds an image of the pipeline up to each stage at which it can be cut, loading alone.
@@ -260,6 +272,7 @@ class Visitor:
 
 _DO: dict[str, Callable[[Visitor, Request], Answer]] = {
     "prove": Visitor.prove,
+    "know": Visitor.know,
     "measure": Visitor.measure,
     "stages": Visitor.stages,
     "fit": Visitor.fit,
@@ -367,8 +380,13 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     _same_processors([int(part) for part in sys.argv[1].split(",")])
-    visitor = Visitor()
-    for line in sys.stdin:
+
+    def tell() -> None:
+        answers.write(Answer(resting=True).model_dump_json() + "\n")
+
+    visitor = Visitor(tell, lambda: int(sys.stdin.readline()))
+    # Line by line, and nothing read ahead: between turns, a line tells when the group was continued.
+    for line in iter(sys.stdin.readline, ""):
         answers.write(visitor.answer(Request.model_validate_json(line)).model_dump_json() + "\n")
 
 

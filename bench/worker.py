@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -32,7 +33,7 @@ class Worker:
     processors
         The processors that it may use.
     timeout_s
-        Seconds that a request may take; then the whole group is killed.
+        Seconds that a request, or one turn of it, may take; then the whole group is killed.
     memory_bytes
         Anonymous memory that its process tree may have; None for no limit.
     """
@@ -50,6 +51,8 @@ class Worker:
             start_new_session=True,
         )
         self._received = b""
+        self._resting = False
+        self._held: list[tuple[float, int]] = []
 
     @property
     def alive(self) -> bool:
@@ -58,24 +61,43 @@ class Worker:
 
     def ask(self, request: Request) -> Answer:
         """The answer; after an answer with an error the worker may be gone (see ``alive``)."""
+        self.begin(request)
+        return self.go_on()
+
+    def begin(self, request: Request) -> None:
+        """Have it begin. Its answer, or its first rest, is waited for with ``go_on``."""
+        self._held = []
+        self._say(request.model_dump_json())
+
+    def go_on(self) -> Answer:
+        """Have its next turn over: an answer, or one that only says that it is ``resting``, its process group stopped.
+
+        After an answer with an error the worker may be gone (see ``alive``).
+        """
+        if self._resting:
+            self._say(str(time.perf_counter_ns()))
+            os.killpg(self._process.pid, signal.SIGCONT)
+        answer = self._wait()
+        self._resting = answer.resting
+        if answer.resting:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return answer
+
+    def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(request.model_dump_json().encode() + b"\n")
+        with suppress(BrokenPipeError):  # It is gone: waiting for it tells how.
+            self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return Answer(error=self._death())
-        return self._wait()
 
     def _wait(self) -> Answer:
         """Wait for a line, watching the clock and the tree's memory."""
         assert self._process.stdout is not None
         ends = time.monotonic() + self._timeout_s
-        seen: list[tuple[float, int]] = []
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
                 held = meter.anonymous_bytes(self._process.pid)
-                seen.append((time.monotonic(), held))
+                self._held.append((time.monotonic(), held))
                 if self._memory_bytes is not None and held > self._memory_bytes:
                     self.kill()
                     return Answer(error=f"over its memory limit of {_mb(self._memory_bytes)} ({_mb(held)} anonymous): ended")
@@ -90,8 +112,8 @@ class Worker:
         line, _, self._received = self._received.partition(b"\n")
         answer = Answer.model_validate_json(line)
         # Compiling a step may take more than the case does, and comes before it.
-        opened = [held for at, held in seen if answer.opened_s is None or at >= answer.opened_s]
-        peak = max(opened or [held for _, held in seen], default=0)
+        opened = [held for at, held in self._held if answer.opened_s is None or at >= answer.opened_s]
+        peak = max(opened or [held for _, held in self._held], default=0)
         if answer.warm is not None:
             answer = answer.model_copy(update={"warm": answer.warm.model_copy(update={"anon_memory_bytes": peak})})
         if answer.cold is not None:
@@ -113,7 +135,9 @@ class Worker:
         self._process.wait()
 
     def close(self) -> None:
-        """Ask it to end; if it does not within seconds, kill it."""
+        """Ask it to end; if it does not within seconds, or rests between two turns, kill it."""
+        if self._resting:
+            self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 try:

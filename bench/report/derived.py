@@ -14,6 +14,7 @@ from pandas import DataFrame
 
 from bench.breakeven import BreakEven, break_even
 from bench.case import Case
+from bench.compare import rates
 from bench.flags import epoch_rates, two_states
 from bench.labels import labels, shared
 from bench.metrics import METRICS
@@ -112,9 +113,8 @@ def _emulated(run: Run) -> DataFrame:
 
 def _feeds(run: Run) -> Iterator[tuple[Case, Loading]]:
     """Of each case measured for loading alone: the sweep with the median rate, which stands for the others."""
-    for case, by_sweep in speeds(
-        run, lambda case: case.step.step == "none" and not case.loader.startswith("limit:")
-    ).items():
+    for case in speeds(run, lambda case: case.step.step == "none" and not case.loader.startswith("limit:")):
+        by_sweep = rates(run.of(case.id))
         middle = min(by_sweep, key=lambda sweep: abs(by_sweep[sweep] - median(by_sweep.values())))
         outcome = next(record.outcome for record in run.of(case.id) if record.sweep == middle)
         feed = loading(outcome) if isinstance(outcome, Measured) else None

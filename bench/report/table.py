@@ -13,6 +13,7 @@ from pandas import DataFrame
 
 from bench.case import Case
 from bench.compare import interval, rates
+from bench.evened import evened
 from bench.flags import warnings
 from bench.metrics import METRICS
 from bench.phases import phase_name
@@ -42,7 +43,7 @@ def sweeps_columns() -> list[str]:
     """The columns of ``sweeps.csv``."""
     return [
         *case_columns(), "phase", "sweep", "started_at", "environment_id", "images_per_s", *FIRST_METRICS, "pixels",
-        "status", "reason", *more_metrics(),
+        "status", "reason", "block", "evened_images_per_s", *more_metrics(),
     ]  # fmt: skip
 
 
@@ -58,7 +59,8 @@ def results_table(run: Run) -> DataFrame:
 
 
 def sweeps_table(run: Run) -> DataFrame:
-    """A row a case, phase and sweep: what one measurement says on its own."""
+    """A row a case, phase and sweep: what one measurement says on its own, and, evened, beside the others of its sweep."""
+    speeds = evened({(case, phase): records for case, phase, records in run.groups()})
     rows = [
         {
             **_fields(record.case, [record]),
@@ -70,8 +72,10 @@ def sweeps_table(run: Run) -> DataFrame:
             "pixels": _pixels([record])[0],
             "status": record.outcome.status,
             "reason": reason_of(record),
+            "block": record.block,
+            "evened_images_per_s": speeds[case, phase].get(record.sweep),
         }
-        for _, _, records in run.groups()
+        for case, phase, records in run.groups()
         for record in records
     ]
     return DataFrame(rows, columns=sweeps_columns())

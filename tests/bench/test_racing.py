@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Every visit takes ``VISIT_S`` and gives the case's rate under the sweep's weather."""
     clock = Clock()
 
-    def visit(self: Schedule, case: Case, sweep: int) -> list[RunRecord]:
+    def visit(self: Schedule, block: list[Case], sweep: int, order: Random) -> list[RunRecord]:
+        (case,) = block
         clock.now += clock.visit_s[case.name] + clock.start_s * (sweep not in clock.started)
         clock.started.add(sweep)
         weather = np.random.default_rng(sweep + 1000 * self.info.seed).normal(0, SHARED_NOISE)
@@ -56,7 +58,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def measured(folder: Path, **more: Any) -> Run:
-    return load_run(run(options(folder, **more), Quiet(), "test", planned=[known("null", n) for n in RATES], reported=False))
+    return load_run(
+        run(options(folder, turns=1, **more), Quiet(), "test", planned=[known("null", n) for n in RATES], reported=False)
+    )
 
 
 def leading(done: Run) -> str:
@@ -93,7 +97,7 @@ def test_the_time_saved_goes_to_those_that_are_left(tmp_path: Path, clock: Clock
 @pytest.mark.parametrize("visits", [5, 2 * len(RATES) + 1], ids=["in the first sweep", "in a later one"])
 def test_a_run_that_goes_on_has_what_is_left_of_its_budget(tmp_path: Path, clock: Clock, visits: int) -> None:
     budget_s = VISIT_S * len(RATES) * 5
-    asked = options(tmp_path, sweeps=None, budget_s=budget_s)
+    asked = options(tmp_path, sweeps=None, budget_s=budget_s, turns=1)
     with pytest.raises(KeyboardInterrupt):
         run(asked, Quiet(visits), "test", planned=[known("null", name) for name in RATES], reported=False)
     (folder,) = [path.parent for path in tmp_path.glob("*/run.json")]
@@ -106,7 +110,7 @@ def test_a_run_that_goes_on_has_what_is_left_of_its_budget(tmp_path: Path, clock
 def test_a_run_that_goes_on_begins_no_sweep_that_its_budget_does_not_hold(tmp_path: Path, clock: Clock, left: int) -> None:
     """What a sweep takes is on record: it is known also before this process has measured one, or after one visit."""
     budget_s = VISIT_S * (3 * len(RATES) + 2)
-    asked = options(tmp_path, sweeps=None, budget_s=budget_s)
+    asked = options(tmp_path, sweeps=None, budget_s=budget_s, turns=1)
     planned = [known("null", name) for name in RATES]
     with pytest.raises(KeyboardInterrupt):
         run(asked, Quiet(3 * len(RATES) - left), "test", planned=planned, reported=False)

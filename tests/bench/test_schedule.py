@@ -86,7 +86,7 @@ def test_rate_of_a_known_loader_and_step(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     planned = [known("null", name) for name in "abc"]
     with pytest.raises(KeyboardInterrupt):
-        run(options(tmp_path, sweeps=2), Quiet(interrupt_after=4), "test", planned=planned)
+        run(options(tmp_path, sweeps=2, turns=1), Quiet(interrupt_after=4), "test", planned=planned)
     (folder,) = [path for path in tmp_path.iterdir() if (path / "run.json").is_file()]
     before = load_run(folder)
     assert len(before.records) == 4
