@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
+from tempfile import mkdtemp
 from typing import Protocol
 
 from storage.errors import DataError, UsageError
@@ -81,10 +83,11 @@ class LocalService:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._processes: list[tuple[str, Process]] = []
+        self._folder = mkdtemp(prefix="feedbench-service-")
         try:
             # All begin at once: importing TensorFlow takes each of them seconds.
-            dispatcher = self._start("dispatcher", "the dispatcher")
-            started = [self._start("worker", f"worker {number} of {workers}") for number in range(1, workers + 1)]
+            dispatcher = self._start("the dispatcher", "dispatcher", self._folder)
+            started = [self._start(f"worker {number} of {workers}", "worker") for number in range(1, workers + 1)]
             self.address = self._answer(dispatcher)
             for worker in started:
                 assert worker.stdin is not None
@@ -96,12 +99,19 @@ class LocalService:
             self.close()
             raise
 
-    def _start(self, part: str, name: str) -> Process:
+    def _start(self, name: str, *part: str) -> Process:
         script = Path(__file__).with_name("service_process.py")
-        # -P: the script's folder holds modules that are named as libraries are.
-        command: Sequence[str] = [sys.executable, "-P", str(script), part]
+        # glibc keeps eight heaps a processor, which the threads of one pass after another fill with gaps. One cost time.
+        heaps = {"MALLOC_ARENA_MAX": str(2 * len(os.sched_getaffinity(0)))}
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+            # -P: the script's folder holds modules that are named as libraries are.
+            [sys.executable, "-P", str(script), *part],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**heaps, **os.environ},
         )
         self._processes.append((name, process))
         return process
@@ -136,3 +146,4 @@ class LocalService:
         for _, process in self._processes:
             process.communicate(timeout=STOPPING_S)
         self._processes = []
+        shutil.rmtree(self._folder, ignore_errors=True)

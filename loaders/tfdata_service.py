@@ -227,7 +227,8 @@ class _Reading:
             except tf.errors.OutOfRangeError:
                 element = None
             except tf.errors.OpError as error:
-                element = error
+                # With its traceback it would hold this frame, which holds it: an iterator that outlives its pass.
+                element = error.with_traceback(None)
             self._drawn.put(element)
             if element is None or isinstance(element, Exception):
                 return

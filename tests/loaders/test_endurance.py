@@ -64,16 +64,8 @@ def anonymous_bytes() -> int:
     return total
 
 
-FALLS_SHORT = {"tfdata_service": "memory, threads and handles grow with epochs and feeds (docs/tfdata.md)"}
-"""Loaders that are known not to keep what is asked here, and how: a mark that goes when they do."""
-ENDURING = [
-    pytest.param(name, marks=[pytest.mark.xfail(reason=FALLS_SHORT[name], strict=False)] if name in FALLS_SHORT else [])
-    for name in LOADERS
-]
-
-
 @pytest.mark.timeout(2400)  # webdataset starts its processes anew each pass: 200 times, on a busy machine
-@pytest.mark.parametrize("loader", ENDURING)
+@pytest.mark.parametrize("loader", LOADERS)
 def test_memory_stays_flat(stored: Stored, loader: str) -> None:
     spec = replace(SPEC, placement="model", image_size=(96, 96))
     feed = build(dataset_for(stored, loader, spec), loader, spec)
@@ -108,7 +100,7 @@ class GaveUpError(Exception):
     """What a user's own code raises in the middle of an epoch."""
 
 
-@pytest.mark.parametrize("loader", ENDURING)
+@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("payload", ["encoded", "raw"])
 def test_nothing_is_left_behind(stored: Stored, loader: str, payload: str) -> None:
     spec = replace(SPEC, batch_size=4)

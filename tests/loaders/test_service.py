@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -80,6 +81,24 @@ def test_a_pass_under_way_ends_when_the_feed_is_closed(stored: Stored, options: 
         list(batches)
 
 
+def test_a_pass_given_up_leaves_no_thread_behind(stored: Stored, options: Options) -> None:
+    """At once, and not when Python next looks for cycles: until then it would keep its connections and batches."""
+    spec = replace(SPEC, options=options("tfdata_service"))
+    with LOADERS["tfdata_service"].build(open_dataset(stored("lmdb", "encoded")), spec) as feed:
+        threads = []
+        try:
+            for number in range(3):
+                for _ in feed.epoch(number):
+                    break
+                if number == 0:
+                    gc.collect()
+                    gc.disable()
+                threads.append(psutil.Process().num_threads())
+        finally:
+            gc.enable()
+    assert threads[-1] <= threads[0], threads
+
+
 @pytest.mark.slow
 def test_a_worker_lost_in_the_middle_ends_the_epoch_with_an_error_or_not_at_all(stored: Stored) -> None:
     # Batches of 3 MB: the lost worker cannot have handed over all of its own.
@@ -130,16 +149,22 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
+def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _STARTER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", _STARTER],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as starter:
         assert starter.stdout is not None
         pids = [int(pid) for pid in starter.stdout.readline().split()]
         assert len(pids) == 2
         assert all(psutil.pid_exists(pid) for pid in pids)
+        assert any(tmp_path.iterdir())
         starter.kill()
     assert ended(pids)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
