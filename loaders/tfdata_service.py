@@ -9,6 +9,7 @@ is the same however many workers there are. A worker that is lost ends the epoch
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -172,9 +173,20 @@ class Epochs:
             lost = re.search(rf"\[{LOST}\] \[(\d+)\]", str(error))
             if lost:
                 raise unreadable(self._dataset, int(lost.group(1))) from None
+            if isinstance(error, tf.errors.DataLossError):
+                self._name_damage()
             raise DataError(f"{self._options.service}: {str(error).splitlines()[0]}") from error
         finally:
             reading.stop()
+
+    def _name_damage(self) -> None:
+        """DataError with the first record that is damaged, and its file, which TensorFlow does not say."""
+        for number in range(self._dataset.shards):
+            try:
+                deque(self._dataset.shard(number), 0)
+            except DataError as error:
+                verify = f"python -m storage.verify {self._dataset.path}"
+                raise DataError(f"{error}. What else is damaged says {verify}") from None
 
     def _look_after(self, n: int) -> None:
         if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_a_pass_given_up_leaves_no_thread_behind(stored: Stored, options: Option
         finally:
             gc.enable()
     assert threads[-1] <= threads[0], threads
+
+
+def test_a_damaged_record_of_a_shard_is_named_by_its_file(stored: Stored, options: Options, tmp_path: Path) -> None:
+    path = tmp_path / "damaged"
+    shutil.copytree(stored("tfrecord", "raw"), path)
+    shard = path / read_info(path).splits["train"].shards[1].file
+    content = bytearray(shard.read_bytes())
+    content[-10] ^= 1
+    shard.write_bytes(content)
+    spec = replace(SPEC, batch_size=20, options=options("tfdata_service"))
+    with (
+        closing(LOADERS["tfdata_service"].build(open_dataset(path), spec)) as feed,
+        pytest.raises(DataError, match=rf"^{shard}: record \d+ does not match its checksum.*storage\.verify"),
+    ):
+        list(feed.epoch(0))
 
 
 @pytest.mark.slow
