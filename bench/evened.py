@@ -1,7 +1,7 @@
 """Images/s of cases that took turns in blocks, evened: what a block's moment did to all of its members is taken out.
 
 Cases of one block compare well; blocks have moments of their own, so cases of different blocks would not. Least squares split the logs
-of all rates into what is the case's and what is the block's: the intra-block analysis of incomplete block designs (Yates, 1940).
+of all rates into what is the case's and what is the block's: the intra-block analysis of incomplete block designs (Yates, 1936).
 """
 
 from __future__ import annotations
