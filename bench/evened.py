@@ -1,12 +1,13 @@
 """Images/s of cases that took turns in blocks, evened: what a block's moment did to all of its members is taken out.
 
-Cases of one block compare well; blocks have moments of their own, so cases of different blocks would not. Least squares split the logs
-of all rates into what is the case's and what is the block's: the intra-block analysis of incomplete block designs (Yates, 1936).
+Cases of one block compare well; blocks have moments of their own, so cases of different blocks would not. Generalized least squares
+split the logs of rates into what is the case's, the sweep's and the block's: the analysis of incomplete block designs, with what is
+known between blocks recovered (Yates, 1940). Where blocks turn out to have nothing of their own, nothing is taken out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import exp, log
 from typing import NamedTuple, TypeVar
 
@@ -17,10 +18,14 @@ from bench.compare import rates
 from bench.record import RunRecord
 
 K = TypeVar("K", bound=Hashable)
+Vector = NDArray[np.float64]
+
+LEAST = 1e-10
+"""Variance of a log that rounding alone would leave."""
 
 
 class _Seen(NamedTuple):
-    """The log of a rate, of which case, in which sweep and block."""
+    """The log of a rate, of which case, in which sweep and in which of its blocks."""
 
     case: int
     sweep: int
@@ -28,93 +33,125 @@ class _Seen(NamedTuple):
     value: float
 
 
+class _Equations(NamedTuple):
+    """Normal equations of the cases: ``left`` (cases, cases), the other three (cases,); they add up over sweeps.
+
+    ``counts`` and ``sums`` are of each case's values, ``squares`` is the sum of all squares that ``right`` would explain.
+    """
+
+    counts: Vector
+    sums: Vector
+    left: Vector
+    right: Vector
+    squares: float
+
+    def solved(self) -> Vector:
+        """An estimate for each case; differences tell them apart, and the level, which they leave open, is that of the values."""
+        effects = self._effects()
+        return np.array(effects + (self.sums - self.counts * effects).sum() / self.counts.sum(), np.float64)
+
+    def without(self, part: _Equations) -> _Equations:
+        """What is left without some of the values that were added up."""
+        return _Equations(
+            self.counts - part.counts, self.sums - part.sums, self.left - part.left, self.right - part.right,
+            self.squares - part.squares,
+        )  # fmt: skip
+
+    def residual(self) -> float:
+        """The sum of squares that is left."""
+        return float(self.squares - self.right @ self._effects())
+
+    def _effects(self) -> Vector:
+        return np.array(np.linalg.lstsq(self.left, self.right, rcond=1e-9)[0], np.float64)
+
+
 def evened(cases: Mapping[K, Sequence[RunRecord]]) -> dict[K, dict[int, float]]:
-    """Images/s by sweep of each case, comparable within sweeps with every other case.
+    """Images/s by sweep of each case, comparable within sweeps with every other case of its step.
 
     A case that took no turns keeps its rates. Of the others a sweep has a jackknife's pseudo-value: what it adds to the estimate
     that all sweeps together make (Tukey, 1958). So a paired t interval of these is right for the estimates, and where the block
     of a sweep holds all cases, they are the very rates. A sweep in which a case took no turn, though in others it did, is left out.
     """
     found = {case: rates(records) for case, records in cases.items()}
-    blocks = {
-        case: {record.sweep: record.block for record in records if record.block is not None and record.sweep in found[case]}
-        for case, records in cases.items()
-    }
-    turned = [case for case in cases if blocks[case]]
-    seen = [
-        _Seen(number, sweep, block, log(found[case][sweep]))
-        for number, case in enumerate(turned)
-        for sweep, block in blocks[case].items()
-    ]
-    values = _pseudo_values(seen, len(turned))
-    return found | {
-        case: {sweep: exp(values[number, sweep]) for sweep in sorted(blocks[case])} for number, case in enumerate(turned)
-    }
+    by_step: dict[str, dict[K, dict[int, int]]] = {}
+    for case, records in cases.items():
+        blocks = {
+            record.sweep: record.block for record in records if record.block is not None and record.sweep in found[case]
+        }
+        if blocks:
+            by_step.setdefault(records[0].case.step.step, {})[case] = blocks
+    for turned in by_step.values():
+        seen = [
+            _Seen(number, sweep, block, log(found[case][sweep]))
+            for number, (case, blocks) in enumerate(turned.items())
+            for sweep, block in blocks.items()
+        ]
+        values = _pseudo_values(seen, len(turned))
+        found |= {case: {sweep: exp(values[number, sweep]) for sweep in turned[case]} for number, case in enumerate(turned)}
+    return found
 
 
 def _pseudo_values(seen: Sequence[_Seen], cases: int) -> dict[tuple[int, int], float]:
     """By case and sweep."""
-    sweeps = sorted({one.sweep for one in seen})
-    parts = {sweep: _equations([one for one in seen if one.sweep == sweep], cases) for sweep in sweeps}
-    whole = _Equations(*(sum(values) for values in zip(*parts.values(), strict=True))) if parts else None
-    found: dict[tuple[int, int], float] = {}
-    if whole is None:
-        return found
+    share = _of_blocks(seen, cases)
+    parts = {sweep: _equations(members, cases, share) for sweep, members in _parted(seen, lambda one: one.sweep).items()}
+    whole = _sum(parts.values())
     estimates = whole.solved()
+    found: dict[tuple[int, int], float] = {}
     for sweep, part in parts.items():
-        others = _Equations(*(mine - its for mine, its in zip(whole, part, strict=True)))
-        without = others.solved()
-        for case in range(cases):
-            if part.counts[case]:
-                count = whole.counts[case]
-                # A case of this sweep alone has nothing to be left without.
-                rest = (count - 1) * without[case] if count > 1 else 0.0
-                found[case, sweep] = float(count * estimates[case] - rest)
+        others = whole.without(part)
+        without = others.solved() if others.counts.any() else estimates
+        for case in np.flatnonzero(part.counts):
+            # A case of this sweep alone has nothing to be left without.
+            count = whole.counts[case]
+            found[int(case), sweep] = float(count * estimates[case] - (count - 1) * without[case])
     return found
 
 
-class _Equations(NamedTuple):
-    """Normal equations of the cases, the blocks' share eliminated; they add up over sweeps.
+def _of_blocks(seen: Sequence[_Seen], cases: int) -> float:
+    """Variance of what blocks have of their own, as a multiple of a single value's: Henderson's third method.
 
-    ``counts`` and ``sums`` are of each case's values, ``blocks`` shape (cases, cases) says who shared blocks with whom.
+    How much less is left when blocks are told apart and not only sweeps has an expectation that is linear in both variances; its
+    coefficient of the blocks' is exact where every sweep has every case.
     """
-
-    counts: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    left: NDArray[np.float64]
-    right: NDArray[np.float64]
-
-    def solved(self) -> NDArray[np.float64]:
-        """An estimate for each case. The level, which blocks alone cannot tell, is that of the values; so for each group of cases
-        that share blocks with one another."""
-        effects = np.array(np.linalg.lstsq(self.left, self.right, rcond=1e-9)[0], np.float64)
-        for group in _groups(self.left):
-            count = self.counts[group].sum()
-            if count:
-                effects[group] += (self.sums[group] - self.counts[group] * effects[group]).sum() / count
-        return effects
+    sweeps = _parted(seen, lambda one: one.sweep)
+    blocks = _parted(seen, lambda one: (one.sweep, one.block))
+    plain, told = (_sum(_equations(members, cases, 0.0) for members in parts.values()) for parts in (sweeps, blocks))
+    left = len(seen) - len(blocks) - int(np.linalg.matrix_rank(told.left))
+    more = len(seen) - len(sweeps) - int(np.linalg.matrix_rank(plain.left)) - left
+    weight = sum(
+        len(members) * (1 - 1 / len(sweeps)) * (1 - len(members) / len(sweeps[sweep]))
+        for (sweep, _), members in blocks.items()
+    )
+    if left <= 0 or weight <= 0:
+        return 0.0
+    own = max(told.residual() / left, LEAST)
+    return max(0.0, (plain.residual() - told.residual() - more * own) / weight) / own
 
 
-def _equations(seen: Sequence[_Seen], cases: int) -> _Equations:
-    """Of one sweep."""
-    counts, sums, right = np.zeros(cases), np.zeros(cases), np.zeros(cases)
-    left = np.zeros((cases, cases))
-    members: dict[int, list[_Seen]] = {}
+def _equations(seen: Sequence[_Seen], cases: int, share: float) -> _Equations:
+    """Of one sweep, or of anything else that has a level of its own. Values of a block have ``share`` of a single one's variance
+    in common."""
+    places = np.array([one.case for one in seen])
+    values = np.array([one.value for one in seen])
+    blocks = np.array([one.block for one in seen])
+    same = blocks[:, np.newaxis] == blocks
+    # The inverse of I + share * same, block by block; and then off with the sweep's level.
+    inverse = np.eye(len(seen)) - same * (share / (1 + share * same.sum(axis=1)))
+    level = inverse.sum(axis=0)
+    inverse -= np.outer(level, level) / level.sum()
+    counts, sums, right, left = np.zeros(cases), np.zeros(cases), np.zeros(cases), np.zeros((cases, cases))
+    counts[places], sums[places], right[places] = 1, values, inverse @ values
+    left[np.ix_(places, places)] = inverse
+    return _Equations(counts, sums, left, right, float(values @ inverse @ values))
+
+
+def _sum(parts: Iterable[_Equations]) -> _Equations:
+    return _Equations(*(sum(values) for values in zip(*parts, strict=True)))
+
+
+def _parted(seen: Iterable[_Seen], key: Callable[[_Seen], K]) -> dict[K, list[_Seen]]:
+    found: dict[K, list[_Seen]] = {}
     for one in seen:
-        members.setdefault(one.block, []).append(one)
-    for block in members.values():
-        places = [one.case for one in block]
-        values = np.array([one.value for one in block])
-        counts[places] += 1
-        sums[places] += values
-        left[np.ix_(places, places)] += np.eye(len(block)) - 1 / len(block)
-        right[places] += values - values.mean()
-    return _Equations(counts, sums, left, right)
-
-
-def _groups(left: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Cases that blocks connect, directly or by others."""
-    from scipy.sparse.csgraph import connected_components
-
-    number, labels = connected_components(np.abs(left) > 1e-9, directed=False)
-    return [np.flatnonzero(labels == group) for group in range(number)]
+        found.setdefault(key(one), []).append(one)
+    return found
