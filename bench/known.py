@@ -12,6 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,14 +109,9 @@ def build(name: str, spec: LoaderSpec) -> KnownFeed | LimitFeed:
 
 def _decoding(spec: LoaderSpec, more_percent: int) -> LimitFeed:
     """Real work of a known amount: 200 different files, over and over; ``more_percent`` of them are decoded twice."""
-    import cv2
     import simplejpeg
 
-    random = np.random.default_rng(0)
-    files = []
-    for _ in range(200):
-        coarse = random.integers(0, 256, (30, 40, 3), np.uint8)
-        files.append(simplejpeg.encode_jpeg(np.ascontiguousarray(cv2.resize(coarse, (320, 240))), quality=90))
+    files = _files()
 
     def work(indices: NDArray[np.int64]) -> None:
         for index in indices:
@@ -124,6 +120,17 @@ def _decoding(spec: LoaderSpec, more_percent: int) -> LimitFeed:
                 simplejpeg.decode_jpeg(files[index % 200])
 
     return LimitFeed(spec, 3200, work)
+
+
+@cache
+def _files() -> list[bytes]:
+    """200 JPEG files of 320 x 240 pixels."""
+    import cv2
+    import simplejpeg
+
+    random = np.random.default_rng(0)
+    coarse = (random.integers(0, 256, (30, 40, 3), np.uint8) for _ in range(200))
+    return [simplejpeg.encode_jpeg(np.ascontiguousarray(cv2.resize(one, (320, 240))), quality=90) for one in coarse]
 
 
 def _crash(number: int) -> None:

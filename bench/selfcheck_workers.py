@@ -17,6 +17,9 @@ from bench.steady import Pace
 from bench.visit import Request
 from bench.worker import Worker
 
+SWEEPS = 8
+"""Seconds differ by several per cent, and measurements in one go see that whole."""
+
 
 def failures(bench: Bench) -> Iterator[Check]:
     """Workers that misbehave: rows with a reason, and all other cases complete."""
@@ -51,7 +54,7 @@ def isolation(bench: Bench) -> Iterator[Check]:
         requests[case.id] = Request(do="measure", case=case, path=out)
     shared: dict[str, dict[int, float]] = {name: {} for name in requests}
     own: dict[str, dict[int, float]] = {name: {} for name in requests}
-    for sweep in range(4):
+    for sweep in range(SWEEPS):
         order = random.Random(sweep)
         workers = Workers(lambda: Worker(processors()))
         try:
