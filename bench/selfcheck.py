@@ -85,7 +85,7 @@ def foretold(bench: Bench) -> Iterator[Check]:
 def same_twice(bench: Bench) -> Iterator[Check]:
     """The same case under two names: few verdicts that are not ties. A test at 95% is wrong in 2 of 40 on average."""
     pairs = 4 if bench.small else 40
-    pace = Pace(window_s=0.05, measure_s=0.2)
+    pace = Pace(window_s=0.03, measure_s=0.12)
     cases = [known_case("decode", name=f"{pair}{side}") for pair in range(pairs) for side in "ab"]
     by_case = _rates(bench.measure(cases, 5, pace=pace))
     wrong = sum(compare(by_case[a.id], by_case[b.id]).verdict != "tie" for a, b in zip(cases[::2], cases[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Two checks of worker processes: what misbehaves stays inside, and neither sharing them nor taking turns changes a result."""
+"""Two checks of worker processes: what misbehaves stays inside, and sharing one within a sweep changes no result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from math import exp, log
 from statistics import fmean
 
-from bench.blocks import Workers
 from bench.case import Case, StepSpec
 from bench.compare import compare
 from bench.options import processors
@@ -16,9 +15,6 @@ from bench.selfcheck_bench import Bench, Check, known_case
 from bench.steady import Pace
 from bench.visit import Request
 from bench.worker import Worker
-
-SWEEPS = 8
-"""Seconds differ by several per cent, and measurements in one go see that whole."""
 
 
 def failures(bench: Bench) -> Iterator[Check]:
@@ -34,7 +30,7 @@ def failures(bench: Bench) -> Iterator[Check]:
 
 
 def isolation(bench: Bench) -> Iterator[Check]:
-    """Workers shared within a sweep, in turns, as any run has them, against the strictest: one a measurement, in one go."""
+    """Sharing a worker within a sweep changes no result: real pipelines, in turn in a shared worker and in their own."""
     if bench.small:
         return
     from storage.conversion import convert
@@ -54,22 +50,19 @@ def isolation(bench: Bench) -> Iterator[Check]:
         requests[case.id] = Request(do="measure", case=case, path=out)
     shared: dict[str, dict[int, float]] = {name: {} for name in requests}
     own: dict[str, dict[int, float]] = {name: {} for name in requests}
-    for sweep in range(SWEEPS):
-        order = random.Random(sweep)
-        workers = Workers(lambda: Worker(processors()))
-        try:
-            for name, answer in zip(requests, workers.measure(list(requests.values()), order), strict=True):
-                bench.keep(answer, shared[name], sweep)
-        finally:
-            workers.close()
-        for name in order.sample(list(requests), len(requests)):
+    for sweep in range(4):
+        order = random.Random(sweep).sample(list(requests), len(requests))
+        with Worker(processors()) as worker:
+            for name in order:
+                bench.keep(worker.ask(requests[name]), shared[name], sweep)
+        for name in order:
             with Worker(processors()) as worker:
                 bench.keep(worker.ask(requests[name]), own[name], sweep)
     compared = [compare(shared[name], own[name], case_a=name, case_b="in a worker of its own") for name in requests]
     mean = exp(fmean(log(one.ratio) for one in compared)) - 1
     beyond = [one.case_a for one in compared if one.low > 1.02 or one.high < 0.98]
     yield Check(
-        "workers shared within a sweep, in turns, against one a measurement",
+        "a worker shared within a sweep, against one a measurement",
         "within 2% on average, no case beyond",
         f"{mean:+.1%}" + (f"; {', '.join(beyond)} beyond" if beyond else ""),
         abs(mean) <= 0.02 and not beyond,

@@ -96,6 +96,12 @@ class Worker:
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
+                # Looked at afterwards: a worker that has just been let go on has the processors to itself.
+                if ready.select(POLL_S):
+                    part = os.read(self._process.stdout.fileno(), 1 << 20)
+                    if not part:
+                        return Answer(error=self._death())
+                    self._received += part
                 held = meter.anonymous_bytes(self._process.pid)
                 self._held.append((time.monotonic(), held))
                 if self._memory_bytes is not None and held > self._memory_bytes:
@@ -104,11 +110,6 @@ class Worker:
                 if time.monotonic() > ends:
                     self.kill()
                     return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
-                if ready.select(POLL_S):
-                    part = os.read(self._process.stdout.fileno(), 1 << 20)
-                    if not part:
-                        return Answer(error=self._death())
-                    self._received += part
         line, _, self._received = self._received.partition(b"\n")
         answer = Answer.model_validate_json(line)
         # Compiling a step may take more than the case does, and comes before it.
