@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from random import Random
+from time import monotonic
 
 from bench.case import Case
 from bench.visit import Answer, Request
@@ -44,22 +45,29 @@ class Workers:
         """One answer, of the first worker."""
         return self._take(1)[0].ask(request)
 
-    def measure(self, requests: Sequence[Request], order: Random) -> list[Answer]:
-        """An answer to each request, measured in turns if there are several. ``order`` is that of each round."""
+    def measure(self, requests: Sequence[Request], order: Random) -> list[tuple[Answer, float]]:
+        """An answer to each request and the seconds that it took. Those that want ``turns`` have them in rounds, in any order."""
+        began = monotonic()
         workers = self._take(len(requests))
         for worker, request in zip(workers, requests, strict=True):
             worker.begin(request.model_copy(update={"do": "know"}))
         # What they import and compile, they do all at once.
         answers = [worker.go_on() for worker in workers]
-        left = [number for number, answer in enumerate(answers) if not answer.error]
-        turns = len(left) > 1
-        for number in left:
-            workers[number].begin(requests[number].model_copy(update={"turns": turns}))
+        took = [(monotonic() - began) / len(requests)] * len(requests)
+
+        def go_on(number: int) -> None:
+            began = monotonic()
             answers[number] = workers[number].go_on()
+            took[number] += monotonic() - began
+
+        left = [number for number, answer in enumerate(answers) if not answer.error]
+        for number in left:
+            workers[number].begin(requests[number])
+            go_on(number)
         while left := [number for number in left if answers[number].resting]:
             for number in order.sample(left, len(left)):
-                answers[number] = workers[number].go_on()
-        return answers
+                go_on(number)
+        return list(zip(answers, took, strict=True))
 
     def close(self) -> None:
         """End them all."""

@@ -14,8 +14,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.case import Case
 from bench.compare import rates
-from bench.record import RunRecord
+from bench.record import Run, RunRecord
 
 K = TypeVar("K", bound=Hashable)
 Vector = NDArray[np.float64]
@@ -45,10 +46,9 @@ class _Equations(NamedTuple):
     right: Vector
     squares: float
 
-    def solved(self) -> Vector:
-        """An estimate for each case; differences tell them apart, and the level, which they leave open, is that of the values."""
-        effects = self._effects()
-        return np.array(effects + (self.sums - self.counts * effects).sum() / self.counts.sum(), np.float64)
+    def effects(self) -> Vector:
+        """An estimate for each case, but for a level that is left open."""
+        return np.array(np.linalg.lstsq(self.left, self.right, rcond=1e-9)[0], np.float64)
 
     def without(self, part: _Equations) -> _Equations:
         """What is left without some of the values that were added up."""
@@ -59,10 +59,7 @@ class _Equations(NamedTuple):
 
     def residual(self) -> float:
         """The sum of squares that is left."""
-        return float(self.squares - self.right @ self._effects())
-
-    def _effects(self) -> Vector:
-        return np.array(np.linalg.lstsq(self.left, self.right, rcond=1e-9)[0], np.float64)
+        return float(self.squares - self.right @ self.effects())
 
 
 def evened(cases: Mapping[K, Sequence[RunRecord]]) -> dict[K, dict[int, float]]:
@@ -91,20 +88,29 @@ def evened(cases: Mapping[K, Sequence[RunRecord]]) -> dict[K, dict[int, float]]:
     return found
 
 
+def evened_run(run: Run) -> dict[tuple[Case, str], dict[int, float]]:
+    """``evened`` of all cases and phases of a run, whatever became of them: the same numbers for everyone."""
+    return evened({(case, phase): records for case, phase, records in run.groups()})
+
+
 def _pseudo_values(seen: Sequence[_Seen], cases: int) -> dict[tuple[int, int], float]:
     """By case and sweep."""
     share = _of_blocks(seen, cases)
     parts = {sweep: _equations(members, cases, share) for sweep, members in _parted(seen, lambda one: one.sweep).items()}
     whole = _sum(parts.values())
-    estimates = whole.solved()
+    estimates = whole.effects()
     found: dict[tuple[int, int], float] = {}
     for sweep, part in parts.items():
         others = whole.without(part)
-        without = others.solved() if others.counts.any() else estimates
-        for case in np.flatnonzero(part.counts):
-            # A case of this sweep alone has nothing to be left without.
-            count = whole.counts[case]
-            found[int(case), sweep] = float(count * estimates[case] - (count - 1) * without[case])
+        here = np.flatnonzero(part.counts)
+        # Only differences are estimated. The level is this sweep's own, over cases that other sweeps have, too.
+        again = here[others.counts[here] > 0] if others.counts[here].any() else here
+        without = others.effects() if others.counts[here].any() else estimates
+        count = whole.counts[here]
+        differ = count * (estimates[here] - estimates[again].mean()) - (count - 1) * (without[here] - without[again].mean())
+        found |= {
+            (int(case), sweep): float(value) for case, value in zip(here, differ + part.sums[here].mean(), strict=True)
+        }
     return found
 
 

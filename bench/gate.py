@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.compare import Comparison, unpaired
-from bench.evened import evened
+from bench.evened import evened_run
 from bench.labels import label
 from bench.phases import UNPROVEN, of_all, phase_name
 from bench.record import DatasetFacts, load_run
@@ -122,8 +122,12 @@ def read_side(path: Path) -> Side:
     results = {case.id: outcome(run.of(case.id)) for case in run.info.cases}
     failed = {case: reason for case, (status, reason) in results.items() if status == "failed"}
     environment = _over_time(list(run.info.environments.values())) if run.info.environments else None
-    records = {Row(case.id, phase_name(phase, seen)): seen for case, phase, seen in run.groups() if case.id not in failed}
-    found = {row: by_sweep for row, by_sweep in evened(records).items() if by_sweep}
+    speeds = evened_run(run)
+    found = {
+        Row(case.id, phase_name(phase, records)): by_sweep
+        for case, phase, records in run.groups()
+        if case.id not in failed and (by_sweep := speeds[case, phase])
+    }
     return Side(path.resolve().name, found, failed, environment, run.info.datasets)
 
 

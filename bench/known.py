@@ -2,13 +2,15 @@
 
 They need no dataset. ``known:null`` always has a batch; ``known:RATE`` makes RATE images/s, ``spec.prefetch`` batches ahead;
 ``known:decode`` decodes made-up JPEG files on all processors, and ``known:decode+5`` decodes every twentieth of them twice, so
-that it does 5% more work; ``known:crash``, ``known:hang`` and ``known:hog`` (memory) misbehave at their fourth batch.
+that it does 5% more work; ``known:crash``, ``known:hang`` and ``known:hog`` (memory) misbehave at their fourth batch, and
+``known:child`` starts a process that outlives it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -150,4 +152,10 @@ def _hog(number: int) -> None:
         time.sleep(0.005)
 
 
-_MISBEHAVE: dict[str, Callable[[int], None]] = {"crash": _crash, "hang": _hang, "hog": _hog}
+def _child(number: int) -> None:
+    if not number:
+        subprocess.Popen(["sleep", "600"])
+    time.sleep(0.01)
+
+
+_MISBEHAVE: dict[str, Callable[[int], None]] = {"crash": _crash, "hang": _hang, "hog": _hog, "child": _child}

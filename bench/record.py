@@ -155,10 +155,11 @@ class RunRecord(_Recorded):
     started_at: str = ""
     """ISO 8601, UTC."""
     visit_s: float | None = None
-    """From asking a worker to having its answer, a start of that worker included; of cases that took turns, an equal part each.
-    None in older records, and where none was asked."""
+    """From asking a worker to having its answer, rests left out, a start of that worker included (of cases that took turns, an equal
+    part of it). None in older records, and where none was asked."""
     block: int | None = None
-    """Cases of a sweep that took turns have the same number. None for a case that was measured in one go, as in older records."""
+    """Cases of a sweep that took turns with one another have the same number. None for a case that was measured in one go, as in
+    older records."""
 
 
 class DatasetFacts(_Recorded):

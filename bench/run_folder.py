@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,9 +89,10 @@ def keep_options(folder: Path, options: RunOptions) -> None:
 def kept_options(folder: Path) -> RunOptions:
     """The options that an interrupted run was started with. DataError if they are lost."""
     try:
-        return TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
+        options = TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"{folder / RESUME} cannot be read, so the run's options are lost: start it anew") from error
+    return replace(options, turns=options.turns or 1)  # Without a number, it began before there were turns.
 
 
 def finish(folder: Path) -> None:

@@ -158,6 +158,8 @@ class Schedule:
             if ":" not in case.loader and _pipeline(case) not in self._stages:
                 self.watcher.now(f"timing stages of {case.id}")
                 answer = self._workers.ask(self._request("stages", case))
+                if self.options.isolation == "case":
+                    self._workers.close()
                 self._stages[_pipeline(case)] = answer.stages_ns
                 if answer.error:
                     sys.stderr.write(f"Careful: the stages of {case.id} are not timed: {answer.error}\n")
@@ -176,11 +178,10 @@ class Schedule:
                 self.watcher.now(
                     f"{which}: {block[0].id}" + (f" and {len(block) - 1} more, in turns" if len(block) > 1 else "")
                 )
-                began = self.clock()
-                visited = self._visit(block, sweep, order)
-                same = {"visit_s": (self.clock() - began) / len(block), "block": next(numbers) if len(block) > 1 else None}
-                for record in visited:
-                    fresh.append(record.model_copy(update=same))
+                turns = self.options.side_by_side > 1 and block[0].cache != "cold"
+                number = next(numbers) if turns else None
+                for record in self._visit(block, sweep, order, turns):
+                    fresh.append(record.model_copy(update={"block": number}))
                     self.watcher.measured(fresh[-1])
                 for _ in block:
                     self.watcher.done()
@@ -192,11 +193,16 @@ class Schedule:
         """What has been visited in this sweep: in a run that goes on, maybe a part of it."""
         return {one.case.id for one in self.records if one.sweep == sweep and not isinstance(one.outcome, Skipped)}
 
-    def _visit(self, block: list[Case], sweep: int, order: random.Random) -> list[RunRecord]:
-        answers = self._workers.measure([self._request("measure", case) for case in block], order)
+    def _visit(self, block: list[Case], sweep: int, order: random.Random, turns: bool) -> list[RunRecord]:
+        requests = [self._request("measure", case).model_copy(update={"turns": turns}) for case in block]
+        answers = self._workers.measure(requests, order)
         if self.options.isolation == "case":
             self._workers.close()
-        return [record for case, answer in zip(block, answers, strict=True) for record in self._records(case, sweep, answer)]
+        return [
+            record.model_copy(update={"visit_s": took})
+            for case, (answer, took) in zip(block, answers, strict=True)
+            for record in self._records(case, sweep, answer)
+        ]
 
     def _records(self, case: Case, sweep: int, answer: Answer) -> list[RunRecord]:
         if answer.error or answer.warm is None:
@@ -285,6 +291,8 @@ def run(
     began = time.monotonic()
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
+    # Resolved, so that a run that goes on is measured as it began.
+    options = replace(options, turns=options.side_by_side)
     folder = run_folder.new_folder(options.results)
     info = RunInfo(
         name=folder.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.compare import compare
-from bench.evened import evened
+from bench.evened import evened_run
 from bench.metrics import METRICS
 from bench.record import Run, measured
 from bench.selfcheck_bench import Bench, Check, known_case
@@ -126,4 +126,4 @@ CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (
 
 
 def _rates(done: Run) -> dict[str, dict[int, float]]:
-    return evened({case.id: done.of(case.id) for case in done.info.cases})
+    return {case.id: by_sweep for (case, _), by_sweep in evened_run(done).items()}

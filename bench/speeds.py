@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from bench.case import Case
-from bench.evened import evened
+from bench.evened import evened_run
 from bench.metrics.base import NS
 from bench.phases import phase_name
 from bench.record import Failed, Measured, Run, RunRecord, Skipped
@@ -42,13 +42,14 @@ def speeds(run: Run, keep: Callable[[Case], bool] | None = None) -> dict[Case, d
     warm cases they would be the same pipelines once more.
     """
     cache = "cold" if only_cold(run) else "warm"
+    evened = evened_run(run)
     found = {
-        case: records
+        case: evened[case, phase]
         for case, phase, records in run.groups()
         if phase == "warm" and (case.cache == cache or case.format == "memory")
         if (keep is None or keep(case)) and outcome(records)[0] == "ok"
     }
-    return {case: by_sweep for case, by_sweep in evened(found).items() if by_sweep}
+    return {case: by_sweep for case, by_sweep in found.items() if by_sweep}
 
 
 def by_rate(measured: Mapping[Case, Mapping[int, float]], cases: Iterable[Case]) -> tuple[Case, ...]:

@@ -385,7 +385,7 @@ def main() -> None:
         answers.write(Answer(resting=True).model_dump_json() + "\n")
 
     visitor = Visitor(tell, lambda: int(sys.stdin.readline()))
-    # Line by line, and nothing read ahead: between turns, a line tells when the group was continued.
+    # Between turns, a line tells when the group was continued; none comes before that, so none is taken for a request.
     for line in iter(sys.stdin.readline, ""):
         answers.write(visitor.answer(Request.model_validate_json(line)).model_dump_json() + "\n")
 

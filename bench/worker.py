@@ -23,6 +23,7 @@ from bench import meter
 from bench.visit import Answer, Request
 
 POLL_S = 0.05
+STOP_POLL_S = 0.0002
 
 
 class Worker:
@@ -33,7 +34,7 @@ class Worker:
     processors
         The processors that it may use.
     timeout_s
-        Seconds that a request, or one turn of it, may take; then the whole group is killed.
+        Seconds that a request may take, rests not counted; then the whole group is killed.
     memory_bytes
         Anonymous memory that its process tree may have; None for no limit.
     """
@@ -50,6 +51,15 @@ class Worker:
             stderr=self._said,
             start_new_session=True,
         )
+        # Children that are stopped never see that the run is gone, and the kernel lets nobody of another session go on.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'cat >/dev/null; kill -s KILL -- "-$1"', "sh", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._left_s = timeout_s
         self._received = b""
         self._resting = False
         self._held: list[tuple[float, int]] = []
@@ -67,6 +77,7 @@ class Worker:
     def begin(self, request: Request) -> None:
         """Have it begin. Its answer, or its first rest, is waited for with ``go_on``."""
         self._held = []
+        self._left_s = self._timeout_s
         self._say(request.model_dump_json())
 
     def go_on(self) -> Answer:
@@ -76,12 +87,28 @@ class Worker:
         """
         if self._resting:
             self._say(str(time.perf_counter_ns()))
-            os.killpg(self._process.pid, signal.SIGCONT)
-        answer = self._wait()
+            with suppress(ProcessLookupError):  # Gone, as waiting for it tells.
+                os.killpg(self._process.pid, signal.SIGCONT)
+        began = time.monotonic()
+        answer = self._wait(began + self._left_s)
+        if answer.resting and not self._stopped(began + self._left_s):
+            return self._late()
         self._resting = answer.resting
-        if answer.resting:
-            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        self._left_s -= time.monotonic() - began
         return answer
+
+    def _stopped(self, ends: float) -> bool:
+        """Whether it has stopped, or ended, in time."""
+        how = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+        while os.waitid(os.P_PID, self._process.pid, how) is None:
+            if time.monotonic() > ends:
+                return False
+            time.sleep(STOP_POLL_S)
+        return True
+
+    def _late(self) -> Answer:
+        self.kill()
+        return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -89,10 +116,9 @@ class Worker:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
-    def _wait(self) -> Answer:
+    def _wait(self, ends: float) -> Answer:
         """Wait for a line, watching the clock and the tree's memory."""
         assert self._process.stdout is not None
-        ends = time.monotonic() + self._timeout_s
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
@@ -108,8 +134,7 @@ class Worker:
                     self.kill()
                     return Answer(error=f"over its memory limit of {_mb(self._memory_bytes)} ({_mb(held)} anonymous): ended")
                 if time.monotonic() > ends:
-                    self.kill()
-                    return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
+                    return self._late()
         line, _, self._received = self._received.partition(b"\n")
         answer = Answer.model_validate_json(line)
         # Compiling a step may take more than the case does, and comes before it.
@@ -131,7 +156,8 @@ class Worker:
 
     def kill(self) -> None:
         """End it and everything that it started."""
-        if self._process.poll() is None:
+        # Also what an ended leader left behind: stopped, it would stay for ever.
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -149,6 +175,8 @@ class Worker:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._guard.kill()
+        self._guard.communicate()
         self._said.close()
 
     def __enter__(self) -> Self:

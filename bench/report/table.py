@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from bench.case import Case
 from bench.compare import interval, rates
-from bench.evened import evened
+from bench.evened import evened_run
 from bench.flags import warnings
 from bench.metrics import METRICS
 from bench.phases import phase_name
@@ -60,7 +60,7 @@ def results_table(run: Run) -> DataFrame:
 
 def sweeps_table(run: Run) -> DataFrame:
     """A row a case, phase and sweep: what one measurement says on its own, and, evened, beside the others of its sweep."""
-    speeds = evened({(case, phase): records for case, phase, records in run.groups()})
+    speeds = evened_run(run)
     rows = [
         {
             **_fields(record.case, [record]),

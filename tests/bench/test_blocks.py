@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +45,7 @@ def request(kind: str, *, step: str = "none", prefetch: int = 2) -> Request:
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    workers = Workers(lambda: Worker(processors(), timeout_s=20))
+    workers = Workers(lambda: Worker(processors(), timeout_s=6))
     yield workers
     workers.close()
 
@@ -59,6 +62,13 @@ def pid_of(worker: Worker) -> int:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return state(pid) != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @given(
@@ -128,22 +138,53 @@ def test_a_worker_that_rests_is_ended_at_once() -> None:
 
 def test_what_misbehaves_in_a_block_takes_nobody_along(workers: Workers) -> None:
     kinds = ["500", "crash", "nonsense", "null"]
-    answers = workers.measure([request(kind) for kind in kinds], Random(0))
+    answers = [answer for answer, _ in workers.measure([request(kind) for kind in kinds], Random(0))]
     assert [answer.warm is not None for answer in answers] == [True, False, False, True]
     assert "killed by SIGKILL" in answers[1].error
     assert "unknown loader" in answers[2].error
     again = workers.measure([request("null") for _ in kinds], Random(0))
-    assert all(answer.warm is not None for answer in again)
+    assert all(answer.warm is not None for answer, _ in again)
 
 
-def test_a_lone_request_needs_no_turns(workers: Workers) -> None:
-    (answer,) = workers.measure([request("null")], Random(0))
-    assert answer.warm is not None
+def test_seconds_are_those_of_a_case_itself_and_rests_are_none(workers: Workers) -> None:
+    (quick, quick_s), (hangs, hangs_s) = workers.measure([request("null"), request("hang")], Random(0))
+    assert quick.warm is not None
+    assert "no answer within 6 s" in hangs.error
+    assert quick_s < 5 < 6 <= hangs_s
+
+
+def test_what_a_worker_started_ends_with_the_run_even_while_it_rests(tmp_path: Path) -> None:
+    """Killed outright, a run can tell nobody; a stopped child of a worker would stay so for ever."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys, time\n"
+        "from bench import visit, worker\n"
+        "from tests.bench.test_blocks import request\n"
+        "resting = worker.Worker([0])\n"
+        "resting.begin(request('child'))\n"
+        "assert resting.go_on().resting\n"
+        "print(*worker.meter.children(resting._process.pid), resting._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment) as started:
+        assert started.stdout is not None
+        pids = [int(pid) for pid in started.stdout.readline().split()]
+        assert len(pids) == 2
+        assert [state(pid) for pid in pids] == ["T", "T"]
+        started.kill()
+    ends = time.monotonic() + 10
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert not left
 
 
 def test_records_say_who_took_turns_with_whom(tmp_path: Path) -> None:
     planned = [known("null", name) for name in "abcde"]
     stored = load_run(run(options(tmp_path, sweeps=2, turns=3), Quiet(), "test", planned=planned))
+    # Of five, at most two side by side leave one alone: it has turns of its own, and stays comparable.
+    odd = load_run(run(options(tmp_path / "odd", sweeps=1, turns=2), Quiet(), "test", planned=planned))
+    assert sorted(Counter(record.block for record in odd.records).values()) == [1, 2, 2]
     for sweep in (0, 1):
         by_block: dict[int | None, int] = {}
         for record in stored.records:

@@ -21,7 +21,7 @@ OWN, BLOCK, SWEEP = 0.025, 0.06, 0.02
 """Standard deviations of logs: of a measurement, of what a block has in common, and of what a sweep has."""
 
 
-def measured(truth: list[float], sweeps: int, most: int, seed: int) -> dict[Case, list[RunRecord]]:
+def measured(truth: list[float], sweeps: int, most: int, seed: int, own: float = OWN) -> dict[Case, list[RunRecord]]:
     """Records of cases with these rates, which took turns in blocks of at most ``most``."""
     noise, order = np.random.default_rng(seed), Random(seed)
     cases = [known("null", str(number)) for number in range(len(truth))]
@@ -31,7 +31,7 @@ def measured(truth: list[float], sweeps: int, most: int, seed: int) -> dict[Case
         for number, block in enumerate(blocks(cases, most, order)):
             moment = noise.normal(0, BLOCK)
             for case in block:
-                speed = truth[int(case.name)] * np.exp(weather + moment + noise.normal(0, OWN))
+                speed = truth[int(case.name)] * np.exp(weather + moment + noise.normal(0, own))
                 found[case].append(record(case, sweep, speed).model_copy(update={"block": number}))
     return found
 
@@ -85,14 +85,30 @@ def test_intervals_hold_the_truth_and_are_narrower(count: int, most: int, sweeps
 
 
 def test_a_case_that_was_stopped_or_failed_leaves_the_others_comparable() -> None:
-    found = measured([100.0, 110.0, 120.0, 130.0, 140.0, 150.0], 8, 3, 0)
-    stopped = next(iter(found))
+    """Without noise of their own, exactly: whatever sweeps and blocks had."""
+    truth = [100.0 + 10 * number for number in range(9)]
+    found = measured(truth, 8, 3, 0, own=1e-6)
+    stopped, failed, *_ = found
     found[stopped] = found[stopped][:3]
+    del found[failed][4]
     speeds = evened(found)
     assert list(speeds[stopped]) == [0, 1, 2]
-    for case, by_sweep in speeds.items():
-        truth = 100.0 + 10 * int(case.name)
-        assert np.exp(np.mean(np.log(list(by_sweep.values())))) == pytest.approx(truth, rel=0.15)
+    for one, other in combinations(found, 2):
+        compared = compare(speeds[one], speeds[other])
+        assert compared.ratio == pytest.approx(truth[int(one.name)] / truth[int(other.name)], rel=1e-3)
+
+
+def test_intervals_hold_the_truth_where_racing_stopped_some() -> None:
+    covered = []
+    for seed in range(150):
+        found = measured([100.0] * 12, 8, 4, seed)
+        for case in list(found)[6:]:
+            found[case] = found[case][:3]
+        speeds = evened(found)
+        cases = list(found)
+        pairs = [(cases[0], cases[6]), (cases[1], cases[2]), (cases[7], cases[8])]
+        covered += [(c := compare(speeds[a], speeds[b])).low <= 1 <= c.high for a, b in pairs]
+    assert 0.92 <= np.mean(covered) <= 0.99
 
 
 def test_a_single_sweep_of_several_blocks_leaves_what_was_seen() -> None:

@@ -38,13 +38,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Every visit takes ``VISIT_S`` and gives the case's rate under the sweep's weather."""
     clock = Clock()
 
-    def visit(self: Schedule, block: list[Case], sweep: int, order: Random) -> list[RunRecord]:
+    def visit(self: Schedule, block: list[Case], sweep: int, order: Random, turns: bool) -> list[RunRecord]:
         (case,) = block
+        began = clock.now
         clock.now += clock.visit_s[case.name] + clock.start_s * (sweep not in clock.started)
         clock.started.add(sweep)
         weather = np.random.default_rng(sweep + 1000 * self.info.seed).normal(0, SHARED_NOISE)
         own = np.random.default_rng([self.info.seed, sweep, *case.name.encode()]).normal(0, OWN_NOISE)
-        return [record(case, sweep, RATES[case.name] * np.exp(weather + own))]
+        return [
+            record(case, sweep, RATES[case.name] * np.exp(weather + own)).model_copy(update={"visit_s": clock.now - began})
+        ]
 
     whole = Schedule.run
 
