@@ -136,6 +136,7 @@ def test_a_worker_that_rests_is_ended_at_once() -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_what_misbehaves_in_a_block_takes_nobody_along(workers: Workers) -> None:
     kinds = ["500", "crash", "nonsense", "null"]
     answers = [answer for answer, _ in workers.measure([request(kind) for kind in kinds], Random(0))]
@@ -146,6 +147,7 @@ def test_what_misbehaves_in_a_block_takes_nobody_along(workers: Workers) -> None
     assert all(answer.warm is not None for answer, _ in again)
 
 
+@pytest.mark.slow
 def test_seconds_are_those_of_a_case_itself_and_rests_are_none(workers: Workers) -> None:
     (quick, quick_s), (hangs, hangs_s) = workers.measure([request("null"), request("hang")], Random(0))
     assert quick.warm is not None
@@ -179,6 +181,7 @@ def test_what_a_worker_started_ends_with_the_run_even_while_it_rests(tmp_path: P
     assert not left
 
 
+@pytest.mark.slow
 def test_records_say_who_took_turns_with_whom(tmp_path: Path) -> None:
     planned = [known("null", name) for name in "abcde"]
     stored = load_run(run(options(tmp_path, sweeps=2, turns=3), Quiet(), "test", planned=planned))

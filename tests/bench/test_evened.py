@@ -70,7 +70,7 @@ def test_without_noise_cases_of_different_blocks_compare_exactly() -> None:
 def test_intervals_hold_the_truth_and_are_narrower(count: int, most: int, sweeps: int) -> None:
     truth = [100.0 + 5 * n for n in range(count)]
     covered, plain, errors = [], [], []
-    for seed in range(100):
+    for seed in range(60):
         found = measured(truth, sweeps, most, seed)
         speeds = evened(found)
         cases = list(found)
@@ -100,7 +100,7 @@ def test_a_case_that_was_stopped_or_failed_leaves_the_others_comparable() -> Non
 
 def test_intervals_hold_the_truth_where_racing_stopped_some() -> None:
     covered = []
-    for seed in range(150):
+    for seed in range(100):
         found = measured([100.0] * 12, 8, 4, seed)
         for case in list(found)[6:]:
             found[case] = found[case][:3]
