@@ -67,7 +67,8 @@ def evened(cases: Mapping[K, Sequence[RunRecord]]) -> dict[K, dict[int, float]]:
 
     A case that took no turns keeps its rates. Of the others a sweep has a jackknife's pseudo-value: what it adds to the estimate
     that all sweeps together make (Tukey, 1958). So a paired t interval of these is right for the estimates, and where every
-    sweep is one block of all cases, they are the very rates. A sweep in which a case took no turn, though in others it did, is left out.
+    sweep is one block of all cases, they are the very rates. A sweep in which a case took no turn, though in others it did, is
+    left out.
     """
     found = {case: rates(records) for case, records in cases.items()}
     by_step: dict[str, dict[K, dict[int, int]]] = {}
