@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import exp, log
+from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -35,13 +36,12 @@ class _Seen(NamedTuple):
 
 
 class _Equations(NamedTuple):
-    """Normal equations of the cases: ``left`` (cases, cases), the other three (cases,); they add up over sweeps.
+    """Normal equations of the cases: ``left`` (cases, cases), ``right`` (cases,); they add up over sweeps.
 
-    ``counts`` and ``sums`` are of each case's values, ``squares`` is the sum of all squares that ``right`` would explain.
+    ``counts`` (cases,) is how many values each case has, ``squares`` the sum of all squares that ``right`` would explain.
     """
 
     counts: Vector
-    sums: Vector
     left: Vector
     right: Vector
     squares: float
@@ -53,9 +53,8 @@ class _Equations(NamedTuple):
     def without(self, part: _Equations) -> _Equations:
         """What is left without some of the values that were added up."""
         return _Equations(
-            self.counts - part.counts, self.sums - part.sums, self.left - part.left, self.right - part.right,
-            self.squares - part.squares,
-        )  # fmt: skip
+            self.counts - part.counts, self.left - part.left, self.right - part.right, self.squares - part.squares
+        )
 
     def residual(self) -> float:
         """The sum of squares that is left."""
@@ -97,7 +96,8 @@ def evened_run(run: Run) -> dict[tuple[Case, str], dict[int, float]]:
 def _pseudo_values(seen: Sequence[_Seen], cases: int) -> dict[tuple[int, int], float]:
     """By case and sweep."""
     share = _of_blocks(seen, cases)
-    parts = {sweep: _equations(members, cases, share) for sweep, members in _parted(seen, lambda one: one.sweep).items()}
+    sweeps = _parted(seen, lambda one: one.sweep)
+    parts = {sweep: _equations(members, cases, share) for sweep, members in sweeps.items()}
     whole = _sum(parts.values())
     estimates = whole.effects()
     found: dict[tuple[int, int], float] = {}
@@ -105,13 +105,12 @@ def _pseudo_values(seen: Sequence[_Seen], cases: int) -> dict[tuple[int, int], f
         others = whole.without(part)
         here = np.flatnonzero(part.counts)
         # Only differences are estimated. The level is this sweep's own, over cases that other sweeps have, too.
-        again = here[others.counts[here] > 0] if others.counts[here].any() else here
-        without = others.effects() if others.counts[here].any() else estimates
+        known = others.counts[here] > 0
+        again, without = (here[known], others.effects()) if known.any() else (here, estimates)
         count = whole.counts[here]
         differ = count * (estimates[here] - estimates[again].mean()) - (count - 1) * (without[here] - without[again].mean())
-        found |= {
-            (int(case), sweep): float(value) for case, value in zip(here, differ + part.sums[here].mean(), strict=True)
-        }
+        level = fmean(one.value for one in sweeps[sweep])
+        found |= {(int(case), sweep): float(value) for case, value in zip(here, differ + level, strict=True)}
     return found
 
 
@@ -147,10 +146,10 @@ def _equations(seen: Sequence[_Seen], cases: int, share: float) -> _Equations:
     inverse = np.eye(len(seen)) - same * (share / (1 + share * same.sum(axis=1)))
     level = inverse.sum(axis=0)
     inverse -= np.outer(level, level) / level.sum()
-    counts, sums, right, left = np.zeros(cases), np.zeros(cases), np.zeros(cases), np.zeros((cases, cases))
-    counts[places], sums[places], right[places] = 1, values, inverse @ values
+    counts, right, left = np.zeros(cases), np.zeros(cases), np.zeros((cases, cases))
+    counts[places], right[places] = 1, inverse @ values
     left[np.ix_(places, places)] = inverse
-    return _Equations(counts, sums, left, right, float(values @ inverse @ values))
+    return _Equations(counts, left, right, float(values @ inverse @ values))
 
 
 def _sum(parts: Iterable[_Equations]) -> _Equations:

@@ -9,7 +9,6 @@ costs, and what was rejected, stands in ``docs/tfdata.md``.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -26,7 +25,7 @@ from loaders.graph_transformations import flat_map, map_
 from loaders.native import Pipeline, run_options
 from loaders.preprocess import augment_and_scale
 from loaders.sample import batches_in, options_of
-from loaders.unreadable import unreadable
+from loaders.unreadable import damaged, unreadable
 from storage.base import DatasetInfo
 from storage.errors import DataError, FeedbenchError, UsageError
 
@@ -143,12 +142,7 @@ class TfdataFeed(Closable):
             return None
         shards = self._pipeline.shard_order(tf.constant(n, tf.int64)).numpy()
         ends = np.cumsum([self._stored.split_info.shards[number].samples for number in shards])
-        for number in shards[np.searchsorted(ends, delivered, side="right") :].tolist():
-            try:
-                deque(self._stored.shard(number), 0)
-            except DataError as error:
-                return DataError(f"{error}. What else is damaged says python -m storage.verify {self._stored.path}")
-        return None
+        return damaged(self._stored, shards[np.searchsorted(ends, delivered, side="right") :].tolist())
 
     @property
     def skipped(self) -> int:

@@ -9,7 +9,6 @@ is the same however many workers there are. A worker that is lost ends the epoch
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from loaders.sample import batches_in, options_of
 from loaders.service import Service, check_service, open_service, reach
 from loaders.stream import StreamFeed
 from loaders.tfdata import LOADER as TFDATA
-from loaders.unreadable import unreadable
+from loaders.unreadable import damaged, unreadable
 from storage.base import DatasetInfo
 from storage.errors import DataError, UsageError
 
@@ -173,20 +172,11 @@ class Epochs:
             lost = re.search(rf"\[{LOST}\] \[(\d+)\]", str(error))
             if lost:
                 raise unreadable(self._dataset, int(lost.group(1))) from None
-            if isinstance(error, tf.errors.DataLossError):
-                self._name_damage()
+            if isinstance(error, tf.errors.DataLossError) and (found := damaged(self._dataset, range(self._dataset.shards))):
+                raise found from None
             raise DataError(f"{self._options.service}: {str(error).splitlines()[0]}") from error
         finally:
             reading.stop()
-
-    def _name_damage(self) -> None:
-        """DataError with the first record that is damaged, and its file, which TensorFlow does not say."""
-        for number in range(self._dataset.shards):
-            try:
-                deque(self._dataset.shard(number), 0)
-            except DataError as error:
-                verify = f"python -m storage.verify {self._dataset.path}"
-                raise DataError(f"{error}. What else is damaged says {verify}") from None
 
     def _look_after(self, n: int) -> None:
         if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
@@ -12,6 +13,7 @@ import pytest
 import storage
 from loaders.base import Option
 from loaders.service import LocalService
+from storage.dataset import read_info
 from storage.demo import draw
 
 Stored = Callable[[str, str], Path]
@@ -21,6 +23,16 @@ SIZE = 48
 IMAGES = 60
 TRAIN = 48
 """How many of them are in the split train; the rest are in validation."""
+
+
+def damaged_shard(stored: Path, copy: Path) -> tuple[Path, Path]:
+    """A copy of a stored dataset with a bit flipped in its second shard of the split train, and that shard's file."""
+    shutil.copytree(stored, copy)
+    shard = copy / read_info(copy).splits["train"].shards[1].file
+    content = bytearray(shard.read_bytes())
+    content[-10] ^= 1
+    shard.write_bytes(content)
+    return copy, shard
 
 
 @pytest.fixture(scope="session")

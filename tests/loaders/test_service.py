@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from storage import open_dataset
 from storage.base import PAYLOADS
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
-from tests.loaders.conftest import SIZE, TRAIN, Options, Stored
+from tests.loaders.conftest import SIZE, TRAIN, Options, Stored, damaged_shard
 
 SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=2, batch_size=1, prefetch=1)
 GONE_S = 60
@@ -101,12 +100,7 @@ def test_a_pass_given_up_leaves_no_thread_behind(stored: Stored, options: Option
 
 
 def test_a_damaged_record_of_a_shard_is_named_by_its_file(stored: Stored, options: Options, tmp_path: Path) -> None:
-    path = tmp_path / "damaged"
-    shutil.copytree(stored("tfrecord", "raw"), path)
-    shard = path / read_info(path).splits["train"].shards[1].file
-    content = bytearray(shard.read_bytes())
-    content[-10] ^= 1
-    shard.write_bytes(content)
+    path, shard = damaged_shard(stored("tfrecord", "raw"), tmp_path / "damaged")
     spec = replace(SPEC, batch_size=20, options=options("tfdata_service"))
     with (
         closing(LOADERS["tfdata_service"].build(open_dataset(path), spec)) as feed,

@@ -31,7 +31,7 @@ from storage.base import RESIZES
 from storage.dataset import read_info
 from storage.errors import DataError, UsageError
 from storage.graph_source import _Python
-from tests.loaders.conftest import SIZE, TRAIN, Stored
+from tests.loaders.conftest import SIZE, TRAIN, Stored, damaged_shard
 
 SPEC = LoaderSpec(image_size=(SIZE, SIZE), workers=4, batch_size=10, placement="model")
 
@@ -321,12 +321,7 @@ def test_a_file_that_is_gone_is_named_with_its_reason(broken: Path) -> None:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_damaged_record_of_a_shard_is_named_by_its_file(stored: Stored, tmp_path: Path, shuffle: bool) -> None:
-    path = tmp_path / "damaged"
-    shutil.copytree(stored("tfrecord", "raw"), path)
-    shard = path / read_info(path).splits["train"].shards[1].file
-    content = bytearray(shard.read_bytes())
-    content[-10] ^= 1
-    shard.write_bytes(content)
+    path, shard = damaged_shard(stored("tfrecord", "raw"), tmp_path / "damaged")
     with closing(build(path, replace(SPEC, shuffle=shuffle))) as feed:
         for number in range(4):
             with pytest.raises(DataError, match=rf"{shard}: record \d+ does not match its checksum.*storage\.verify"):
