@@ -207,7 +207,7 @@ def run(
     isolation: Annotated[
         str,
         typer.Option(help="case: a fresh process for every measurement; sweep: for every sweep.", rich_help_panel=HOW),
-    ] = "sweep",
+    ] = "case",
     turns: Annotated[
         int | None,
         typer.Option(

@@ -56,7 +56,7 @@ class RunOptions:
     data: Path = Path("data")
     sweeps: int | None = None
     budget_s: float | None = None
-    isolation: Literal["case", "sweep"] = "sweep"
+    isolation: Literal["case", "sweep"] = "case"
     turns: int | None = None
     cache: Literal["warm", "cold"] = "warm"
     seed: int = 0

@@ -72,7 +72,7 @@ def _taps(filter_name: str, source: int, target: int) -> Taps:
     """Of a matrix of weights (target, source), what is not zero in each row: indices and weights (taps, target)."""
     weights = FILTERS[filter_name](source, target)
     count = int((weights > 0).sum(axis=1).max())
-    indices = np.sort(np.argsort(weights, axis=1)[:, -count:], axis=1)
+    indices = np.sort(np.argpartition(weights, -count, axis=1)[:, -count:], axis=1)
     few = np.take_along_axis(weights, indices, axis=1)
     return indices.T, np.ascontiguousarray(few.T, np.float32)
 

@@ -47,6 +47,8 @@ from storage.errors import DataError, UsageError
 DEFAULT_SWEEPS = 5
 MOST_SWEEPS = 100
 TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
+SHORT = Pace(measure_s=1.0, measure_most_s=2.0)
+"""With a budget: further sweeps of those who lead tell more than longer ones of all."""
 PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
 ALONE = "all that was asked for is skipped, and a limit alone says nothing"
@@ -223,11 +225,18 @@ class Schedule:
                 "path": stored.path if stored else None,
                 "split": stored.split if stored else "train",
                 "classes": len(stored.info.class_names) if stored else 5,
-                "pace": self.options.pace or (TINY if self.options.tiny else Pace()),
+                "pace": self._pace(),
                 "limit": limit,
                 "samples": self.folder / sample_images.FOLDER if do == "prove" else None,
             }
         )
+
+    def _pace(self) -> Pace:
+        if self.options.pace is not None:
+            return self.options.pace
+        if self.options.tiny:
+            return TINY
+        return SHORT if self.options.budget_s is not None else Pace()
 
     def _worker(self) -> Worker:
         return Worker(processors(), timeout_s=self.options.timeout_s, memory_bytes=self.options.memory_limit_bytes)

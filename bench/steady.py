@@ -42,8 +42,8 @@ class Pace:
     window_s: float = 0.1
     tolerance: float = 0.10
     warmup_max_s: float = 3.0
-    measure_s: float = 1.0
-    measure_most_s: float = 2.0
+    measure_s: float = 1.25
+    measure_most_s: float = 2.5
     measure_batches: int = 8
     slice_s: float = 0.1
     stage_s: float = 0.3

@@ -134,7 +134,8 @@ def _functions(transfer: Transfer, group: int, jit_compile: bool) -> tuple[Any, 
     labels_spec = tf.TensorSpec((None,), tf.int64)
 
     def plain_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([one.value for one in variables])
             scores = transfer.forward(images, training=True)
             loss = loss_of(labels, scores)
             scaled = optimizer.scale_loss(loss)

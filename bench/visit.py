@@ -1,8 +1,8 @@
 """What a worker process does: prove a case, measure it, time its stages. One request at a time, each a line of JSON.
 
-``python -m bench.visit`` reads requests from standard input and answers on the descriptor that was standard output when it
-began; whatever libraries print goes to standard error. Compiled training steps are kept from request to request, so a
-worker that is shared within a sweep compiles each only once.
+``serve`` reads requests from standard input and answers on the descriptor that was standard output when it began; whatever
+libraries print goes to standard error. Compiled training steps are kept from request to request, so a worker that is shared
+within a sweep compiles each only once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -37,8 +36,6 @@ from bench.steady import NS, Pace
 from loaders.base import Stage
 from storage.errors import FeedbenchError
 
-PR_SET_PDEATHSIG = 1
-"""From ``linux/prctl.h``."""
 STAGE_ROUNDS = 3
 LONG_ROUND_S = 20.0
 """Epochs so long outlast a slow moment by themselves, and a request may not take for ever."""
@@ -262,10 +259,9 @@ class Visitor:
             images = np.zeros((case.spec.batch_size, *case.spec.image_size, 3), _dtype(case))
             labels = np.arange(case.spec.batch_size, dtype=np.int64) % request.classes
             # Compiled before any clock runs: a step's compilation is no loader's first batch.
-            for _ in range(2):
-                self._pool.begin()
-                for _ in range(case.step.group):
-                    step(*_tensors(images, labels))
+            self._pool.begin()
+            for _ in range(case.step.group):
+                step(*_tensors(images, labels))
             self._steps[key], self._needed[step] = step, self._pool.needed()
         return self._steps[key]
 
@@ -358,28 +354,10 @@ def _tuned(feed: Any) -> dict[str, str]:
     return tuned.asked(feed) | tuned.chosen() if "tensorflow" in sys.modules else {}
 
 
-def _same_processors(processors: list[int]) -> None:
-    """The processors of this run, and pools of exactly as many threads, whatever else the environment says."""
-    os.sched_setaffinity(0, processors)
-    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[variable] = str(len(processors))
-
-
-def _die_with(parent: int) -> None:
-    """A run that is killed leaves no worker behind, not even one that hangs."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It was gone before.
-        sys.exit(1)
-
-
-def main() -> None:
+def serve() -> None:
     """Answer requests until standard input ends."""
-    _die_with(int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    _same_processors([int(part) for part in sys.argv[1].split(",")])
 
     def tell() -> None:
         answers.write(Answer(resting=True).model_dump_json() + "\n")
@@ -388,7 +366,3 @@ def main() -> None:
     # Between turns, a line tells when the group was continued; none comes before that, so none is taken for a request.
     for line in iter(sys.stdin.readline, ""):
         answers.write(visitor.answer(Request.model_validate_json(line)).model_dump_json() + "\n")
-
-
-if __name__ == "__main__":
-    main()

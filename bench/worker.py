@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from bench import meter
+from bench.forkserver import server
 from bench.visit import Answer, Request
 
 POLL_S = 0.05
@@ -43,22 +42,14 @@ class Worker:
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        # Safe path: a user's code.py or json.py in the folder that he happens to be in is not for a worker to import.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.visit", ",".join(map(str, processors)), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,
-        )
-        # Children that are stopped never see that the run is gone, and the kernel lets nobody of another session go on.
-        self._guard = subprocess.Popen(
-            ["sh", "-c", 'cat >/dev/null; kill -s KILL -- "-$1"', "sh", str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        asked, ask = os.pipe()
+        hear, answered = os.pipe()
+        try:
+            self._process = server(processors).fork(asked, answered, self._said.fileno())
+        finally:
+            os.close(asked)
+            os.close(answered)
+        self._questions, self._answers = os.fdopen(ask, "wb", 0), os.fdopen(hear, "rb", 0)
         self._left_s = timeout_s
         self._received = b""
         self._resting = False
@@ -87,8 +78,7 @@ class Worker:
         """
         if self._resting:
             self._say(str(time.perf_counter_ns()))
-            with suppress(ProcessLookupError):  # Gone, as waiting for it tells.
-                os.killpg(self._process.pid, signal.SIGCONT)
+            self._process.signal_group(signal.SIGCONT)
         began = time.monotonic()
         answer = self._wait(began + self._left_s)
         if answer.resting and not self._stopped(began + self._left_s):
@@ -99,8 +89,7 @@ class Worker:
 
     def _stopped(self, ends: float) -> bool:
         """Whether it has stopped, or ended, in time."""
-        how = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
-        while os.waitid(os.P_PID, self._process.pid, how) is None:
+        while not self._process.resting():
             if time.monotonic() > ends:
                 return False
             time.sleep(STOP_POLL_S)
@@ -111,20 +100,17 @@ class Worker:
         return Answer(error=f"no answer within {self._timeout_s:g} s: ended")
 
     def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # It is gone: waiting for it tells how.
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
+            self._questions.write(line.encode() + b"\n")
 
     def _wait(self, ends: float) -> Answer:
         """Wait for a line, watching the clock and the tree's memory."""
-        assert self._process.stdout is not None
         with selectors.DefaultSelector() as ready:
-            ready.register(self._process.stdout, selectors.EVENT_READ)
+            ready.register(self._answers, selectors.EVENT_READ)
             while b"\n" not in self._received:
                 # Looked at afterwards: a worker that has just been let go on has the processors to itself.
                 if ready.select(POLL_S):
-                    part = os.read(self._process.stdout.fileno(), 1 << 20)
+                    part = os.read(self._answers.fileno(), 1 << 20)
                     if not part:
                         return Answer(error=self._death())
                     self._received += part
@@ -157,26 +143,23 @@ class Worker:
     def kill(self) -> None:
         """End it and everything that it started."""
         # Also what an ended leader left behind: stopped, it would stay for ever.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.signal_group(signal.SIGKILL)
         self._process.wait()
 
-    def close(self) -> None:
-        """Ask it to end; if it does not within seconds, or rests between two turns, kill it."""
+    def end(self) -> None:
+        """Ask it to end: no more questions will come. One that rests between two turns is killed."""
         if self._resting:
             self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+        self._questions.close()
+
+    def close(self) -> None:
+        """Have it end, and wait for that; kill it if it takes more than seconds."""
+        self.end()
+        self._answers.close()
         try:
             self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.kill()
-        self._guard.kill()
-        self._guard.communicate()
         self._said.close()
 
     def __enter__(self) -> Self:
