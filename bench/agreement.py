@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import ceil, log, sqrt
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,29 +21,51 @@ EXPECTED = 0.95
 """The share of pairs that two runs on a quiet machine agree on, at least."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Of ``pairs`` pairs of cases, ``same`` have ratios in the two runs that lie within ``WITHIN`` of each other.
-
-    ``sweeps`` is how many there were (in the run that has fewer), ``enough`` how many a run should have so that chance leaves
-    ``EXPECTED`` of the pairs the same; None if no pair was measured twice in a run.
-    """
+class Share(NamedTuple):
+    """Of ``pairs`` pairs of cases, ``same`` have ratios in two runs that lie within ``WITHIN`` of each other."""
 
     pairs: int
     same: int
+
+    def __str__(self) -> str:
+        return f"{self.same} of {counted(self.pairs, 'pair')} of cases"
+
+    @property
+    def percent(self) -> str:
+        """Such as ``95%``."""
+        return f"{self.same / self.pairs:.0%}"
+
+
+NONE = Share(0, 0)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many pairs of cases that feed the same step agree, and how many of different steps (``across``).
+
+    No report sets cases of different steps against each other: what slows the machine's memory slows a training step by more
+    than decoding. ``sweeps`` is how many there were (in the run that has fewer), ``enough`` how many a run should have so that
+    chance leaves ``EXPECTED`` of the pairs of the same step the same; None if no such pair was measured twice in a run.
+    """
+
+    alike: Share
+    across: Share = NONE
     sweeps: int = 0
     enough: int | None = None
 
     @property
     def in_words(self) -> str:
-        """Sentences for the terminal and the page; empty where there are no two cases to compare."""
-        if not self.pairs:
+        """Sentences for the terminal and the page; empty where no two cases feed the same step."""
+        if not self.alike.pairs:
             return ""
-        share = self.same / self.pairs
-        return (
-            f"How fast one case is beside another is the same within {WITHIN:.0%} in both runs for {self.same} of "
-            f"{counted(self.pairs, 'pair')} of cases ({share:.0%}).{self._needed(share < EXPECTED)}"
-        )
+        which = f"{self.alike} ({self.alike.percent})"
+        if self.across.pairs:
+            which = (
+                f"{self.alike} with the same step ({self.alike.percent}) and "
+                f"{self.across} with different steps ({self.across.percent})"
+            )
+        said = f"How fast one case is beside another is the same within {WITHIN:.0%} in both runs for {which}."
+        return said + self._needed(self.alike.same < EXPECTED * self.alike.pairs)
 
     def _needed(self, too_few: bool) -> str:
         """How many sweeps would be enough, and what to do where too few pairs agree."""
@@ -64,12 +87,21 @@ def agreement(a: Side, b: Side) -> Agreement:
     A ratio is the one that a run's report states: paired within sweeps, the mean of the log ratios.
     """
     common = [row for row in a.rates if row in b.rates and row.phase == "warm"]
-    found = [[log_ratios(side.rates[one], side.rates[other]) for side in (a, b)] for one, other in combinations(common, 2)]
-    pairs = [(in_a, in_b) for in_a, in_b in found if in_a and in_b]
-    same = sum(abs(fmean(in_a) - fmean(in_b)) <= log(1 + WITHIN) for in_a, in_b in pairs)
-    spreads = [_spread(both) for both in pairs if sum(map(len, both)) > len(both)]
-    sweeps = min((max(map(len, logs)) for logs in zip(*pairs, strict=True)), default=0)
-    return Agreement(len(pairs), same, sweeps, _enough(spreads) if spreads else None)
+    steps = {**b.steps, **a.steps}
+    alike: list[list[list[float]]] = []
+    across: list[list[list[float]]] = []
+    for one, other in combinations(common, 2):
+        logs = [log_ratios(side.rates[one], side.rates[other]) for side in (a, b)]
+        if all(logs):
+            (alike if steps.get(one.case) == steps.get(other.case) else across).append(logs)
+    spreads = [_spread(both) for both in alike if sum(map(len, both)) > len(both)]
+    sweeps = min((max(map(len, logs)) for logs in zip(*alike, strict=True)), default=0)
+    return Agreement(_same(alike), _same(across), sweeps, _enough(spreads) if spreads else None)
+
+
+def _same(pairs: Sequence[Sequence[Sequence[float]]]) -> Share:
+    """Of the log ratios of each pair in either run."""
+    return Share(len(pairs), sum(abs(fmean(in_a) - fmean(in_b)) <= log(1 + WITHIN) for in_a, in_b in pairs))
 
 
 def _spread(runs: Sequence[Sequence[float]]) -> float:

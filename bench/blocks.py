@@ -70,7 +70,7 @@ class Workers:
         return list(zip(answers, took, strict=True))
 
     def close(self) -> None:
-        """End them all, at the same time: taking TensorFlow down takes a while."""
+        """End them all, at the same time: each takes a moment."""
         for worker in self._workers:
             worker.end()
         while self._workers:

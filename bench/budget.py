@@ -9,10 +9,10 @@ from bench.record import RunRecord
 
 
 def expected_s(records: Sequence[RunRecord], cases: Iterable[str]) -> float:
-    """Seconds that measuring these cases, by id, will take in a worker of their own.
+    """Seconds that measuring these cases, by id, will take.
 
-    What each usually took, and what a sweep usually took beyond that: its first visit starts a worker, and the first of a step
-    compiles it, which falls on another case each time.
+    What each usually took, and what a sweep usually took beyond that: if workers are shared, its first visit starts one, and the
+    first of a step compiles it, which falls on another case each time.
     """
     took: dict[str, dict[int, float]] = {}
     for record in records:

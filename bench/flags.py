@@ -116,7 +116,7 @@ def _bimodal(seen: Sequence[Measured]) -> Iterator[str]:
         if any(one.tuned.keys() - set(OPTIONS) for one in seen):
             step = "switch tf.data's autotuning off and set the parallelism"
         else:  # Nothing tuned itself, so there is nothing to switch off.
-            step = "measure again with --isolation case and nothing beside it"
+            step = "measure again with nothing beside it"
         yield f"bimodal: {len(slow)} of {len(epochs)} epochs ran at {speed}: {step}, and read both rates, not the middle"
 
 

@@ -1,7 +1,7 @@
 """A server that has imported TensorFlow once, and forks worker processes that are as new as if they had done so themselves.
 
-Importing TensorFlow takes longer than measuring a case does. Nothing of it runs in the server (no device, no thread of its
-own), so that a fork of it is safe, and what one case leaves in a process's memory meets no other case.
+Importing TensorFlow takes longer than measuring a case does. Nothing of it runs in the server (no device, no thread of
+TensorFlow's), so that a fork of it is safe, and what one case leaves in a process's memory meets no other case.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class ForkServer:
     def __init__(self, processors: Sequence[int]) -> None:
         self.processors = tuple(processors)
         self._lock = Lock()
+        self._forked = False
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -61,11 +62,12 @@ class ForkServer:
         return self._control.fileno() >= 0
 
     def fork(self, stdin: int, stdout: int, stderr: int) -> Child:
-        """A new worker (``bench.visit.serve``) with these file descriptors, in a session and process group of its own.
+        """A new worker (``bench.visit.serve``) with these file descriptors, in this folder and a process group of its own.
 
         Raises DataError, with the last that the server said, if it cannot start.
         """
-        said = self._ask(str(Path.cwd()), [stdin, stdout, stderr])
+        said = self._ask(os.fsencode(Path.cwd()), [stdin, stdout, stderr])
+        self._forked = True
         if not said:
             self._said.seek(0)
             last = self._said.read()[-4000:].decode(errors="replace").strip().splitlines()[-1:]
@@ -74,19 +76,25 @@ class ForkServer:
 
     def state(self, pid: int) -> str:
         """``running``, ``stopped``, or the exit code of a worker that has ended; asked once more, that one is unknown."""
-        return self._ask(str(pid), []) or str(-signal.SIGKILL)  # With the server, its workers are killed.
+        return self._ask(str(pid).encode(), []) or str(-signal.SIGKILL)  # With the server, its workers are killed.
 
     def close(self) -> None:
         """End it, and all its workers."""
         self._control.close()
-        self._process.wait()
+        if not self._forked:
+            self._process.kill()  # It may still import, and has no worker.
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._said.close()
 
-    def _ask(self, message: str, descriptors: list[int]) -> str:
+    def _ask(self, message: bytes, descriptors: list[int]) -> str:
         """Its answer; empty if it is gone."""
         with self._lock:
             try:
-                socket.send_fds(self._control, [message.encode()], descriptors)
+                socket.send_fds(self._control, [message], descriptors)
                 answer = self._control.recv(LONGEST).decode()
             except OSError:
                 answer = ""
@@ -109,13 +117,21 @@ class Child:
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it lives."""
-        if self._code is None and (state := self._server.state(self.pid)) not in (RUNNING, STOPPED):
-            self._code = int(state)
+        self._look()
         return self._code
 
     def resting(self) -> bool:
         """Whether it has stopped, all threads of it, or ended."""
-        return self._code is not None or self._server.state(self.pid) == STOPPED or self.poll() is not None
+        return self._look() != RUNNING
+
+    def _look(self) -> str:
+        """What the server says of it, who tells an exit code only once."""
+        if self._code is not None:
+            return str(self._code)
+        state = self._server.state(self.pid)
+        if state not in (RUNNING, STOPPED):
+            self._code = int(state)
+        return state
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, as soon as it has ended. Raises TimeoutError."""
@@ -137,7 +153,11 @@ _server: ForkServer | None = None
 
 
 def server(processors: Sequence[int]) -> ForkServer:
-    """The server for workers on these processors, started if there is none; it lives as long as the run."""
+    """The server for workers on these processors, started if there is none; it lives as long as the run.
+
+    Its environment, and its workers', is this process's when it started. There is one at a time: for other processors it is
+    ended, with its workers, and another is started.
+    """
     global _server
     with _lock:
         if _server is not None and (not _server.alive or _server.processors != tuple(processors)):
@@ -149,32 +169,32 @@ def server(processors: Sequence[int]) -> ForkServer:
 
 
 @atexit.register
-def _close() -> None:
-    if _server is not None:
-        _server.close()
+def close() -> None:
+    """End the server, if there is one; the next worker starts another."""
+    global _server
+    with _lock:
+        if _server is not None:
+            _server.close()
+            _server = None
 
 
 def main() -> None:
     """Fork and tell, until the run's end of the control socket is closed; in a fork, be a worker."""
     control = socket.socket(fileno=int(sys.argv[2]))
     control.set_inheritable(False)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    _same_processors([int(part) for part in sys.argv[1].split(",")])
+    set_up([int(part) for part in sys.argv[1].split(",")])
     for library in LIBRARIES:
         with suppress(ImportError):  # Whoever needs it says so better.
             importlib.import_module(library)
     gc.freeze()
-    server, children = os.getpid(), set[int]()
-    with suppress(ConnectionError):
-        if (birth := _serve(control, children)) is not None:
-            _be_a_worker(server, birth)
-            atexit._run_exitfuncs()
-            sys.stderr.flush()
-            os._exit(0)  # What TensorFlow would take down piece by piece, the system frees at once.
-    for pid in children:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    server = os.getpid()
+    birth = _serve(control)
+    if birth is not None:
+        _be_a_worker(server, birth)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # What TensorFlow would take down piece by piece, the system frees at once.
 
 
 class _Birth(NamedTuple):
@@ -184,25 +204,37 @@ class _Birth(NamedTuple):
     descriptors: list[int]
 
 
-def _serve(control: socket.socket, children: set[int]) -> _Birth | None:
-    """Returns in each worker what it was born with, and in the server, at the end, nothing."""
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LONGEST, 3)
-        if not message:
-            return None
-        if descriptors:
-            if not (pid := _fork()):
-                control.close()
-                return _Birth(message.decode(), descriptors)
-            children.add(pid)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            control.send(str(pid).encode())
-        else:
-            state = _state(int(message))
-            if state not in (RUNNING, STOPPED):
-                children.discard(int(message))
-            control.send(state.encode())
+def _serve(control: socket.socket) -> _Birth | None:
+    """Returns in each worker what it was born with, and in the server, at the end, nothing: all workers are gone then."""
+    children: set[int] = set()
+    try:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, LONGEST, 3)
+            if not message:
+                break
+            if descriptors:
+                if not (pid := _fork()):
+                    children.clear()  # They are not its own.
+                    control.close()
+                    return _Birth(os.fsdecode(message), descriptors)
+                # Before anybody knows of it, so that a signal to its group finds it.
+                os.setpgid(pid, pid)
+                children.add(pid)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                control.send(str(pid).encode())
+            else:
+                state = _state(int(message))
+                if state not in (RUNNING, STOPPED):
+                    children.discard(int(message))
+                control.send(state.encode())
+    except ConnectionError:  # The run is gone.
+        pass
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+    return None
 
 
 def _fork() -> int:
@@ -213,7 +245,6 @@ def _fork() -> int:
 
 
 def _be_a_worker(server: int, birth: _Birth) -> None:
-    os.setsid()
     for target, descriptor in enumerate(birth.descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -236,8 +267,11 @@ def _state(pid: int) -> str:
     return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
-def _same_processors(processors: list[int]) -> None:
-    """The processors of this run, and pools of exactly as many threads, whatever else the environment says."""
+def set_up(processors: list[int]) -> None:
+    """The processors of this run, and pools of exactly as many threads, whatever else the environment says. To be
+    called before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.sched_setaffinity(0, processors)
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[variable] = str(len(processors))

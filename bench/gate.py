@@ -49,7 +49,7 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Side:
     """One of the two: images/s by row and sweep (``evened``), which cases failed and why, what it ran on (None: nobody wrote it
-    down), and over which images, by ``FORMAT-PAYLOAD``.
+    down), over which images, by ``FORMAT-PAYLOAD``, and which step each case feeds.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Side:
     failed: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] | None = None
     datasets: Mapping[str, DatasetFacts] = field(default_factory=dict)
+    steps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def read_side(path: Path) -> Side:
         for case, phase, records in run.groups()
         if case.id not in failed and (by_sweep := speeds[case, phase])
     }
-    return Side(path.resolve().name, found, failed, environment, run.info.datasets)
+    steps = {case.id: case.step.step for case in run.info.cases}
+    return Side(path.resolve().name, found, failed, environment, run.info.datasets, steps)
 
 
 def changes(a: Side, b: Side) -> list[Change]:
@@ -264,7 +266,8 @@ def _read_csv(path: Path) -> Side:
     for (case, _), rows in kept.groupby(["case", kept["phase"] == "warm"], sort=False):
         row = Row(str(case), of_all([str(phase) for phase in rows["phase"]]))
         found[row] = {int(n): float(rate) for n, rate in zip(rows["sweep"], rows["images_per_s"], strict=True)}
-    return Side(path.name, found, failed)
+    steps = dict(zip(kept["case"].map(str), kept["step"].map(str), strict=True)) if "step" in kept else {}
+    return Side(path.name, found, failed, steps=steps)
 
 
 def _over_time(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

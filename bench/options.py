@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bench.case import StepSpec
 from bench.machine import gpus
-from bench.steady import Pace
+from bench.steady import SHORT, TINY, Pace
 from bench.vary import Variation
 from loaders.base import PLACEMENTS, LoaderSpec
 from storage.base import PAYLOADS
@@ -111,6 +111,15 @@ class RunOptions:
         return self.turns or (1 if gpus() else DEFAULT_TURNS)
 
     @property
+    def paced(self) -> Pace:
+        """How long a case is watched: as asked for, or as suits this run."""
+        if self.pace is not None:
+            return self.pace
+        if self.tiny:
+            return TINY
+        return Pace() if self.budget_s is None else SHORT
+
+    @property
     def named(self) -> bool:
         """Whether the matrix was named in any way; if not, it is the default one, which leaves cells out (``matrix.py``)."""
         return any((self.formats, self.payloads, self.loaders, self.placements, self.steps, self.vary))
@@ -122,7 +131,7 @@ class RunOptions:
         values["data"] = values["results"] = None
         values["vary"] = {one.name: list(one.values) for one in self.vary}
         values["files"] = [path.name for path in self.files]
-        values["pace"] = asdict(self.pace or Pace())
+        values["pace"] = asdict(self.paced)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 

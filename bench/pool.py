@@ -38,7 +38,11 @@ def _in_use() -> tuple[int, int]:
     if "tensorflow" not in sys.modules:
         return 0, 0
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
+    # Asking for the pool of a TensorFlow that was imported, but never used, would start its threads, or take a GPU's memory.
+    if not getattr(context.context(), "_initialized", True):
+        return 0, 0
     try:
         found = tf.config.experimental.get_memory_info(DEVICE)
     except ValueError:  # without oneDNN

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.options import RunOptions
 from bench.record import load_info
+from bench.steady import SHORT, TINY
 from storage.errors import DataError
 from storage.files import alone, beside, missing_folders
 
@@ -92,7 +93,8 @@ def kept_options(folder: Path) -> RunOptions:
         options = TypeAdapter(RunOptions).validate_json((folder / RESUME).read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"{folder / RESUME} cannot be read, so the run's options are lost: start it anew") from error
-    return replace(options, turns=options.turns or 1)  # Without a number, it began before there were turns.
+    # Without a number, it began before there were turns; without a pace, when it was the same for all.
+    return replace(options, turns=options.turns or 1, pace=options.pace or (TINY if options.tiny else SHORT))
 
 
 def finish(folder: Path) -> None:

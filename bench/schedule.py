@@ -36,7 +36,6 @@ from bench.record import (
     load_run,
     write_info,
 )
-from bench.steady import Pace
 from bench.today import meant
 from bench.visit import Answer, Request
 from bench.watcher import Watcher
@@ -46,9 +45,6 @@ from storage.errors import DataError, UsageError
 
 DEFAULT_SWEEPS = 5
 MOST_SWEEPS = 100
-TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
-SHORT = Pace(measure_s=1.0, measure_most_s=2.0)
-"""With a budget: further sweeps of those who lead tell more than longer ones of all."""
 PROVEN = 256
 """Samples that the equivalence gate looks at, in a dataset that has more."""
 ALONE = "all that was asked for is skipped, and a limit alone says nothing"
@@ -225,18 +221,11 @@ class Schedule:
                 "path": stored.path if stored else None,
                 "split": stored.split if stored else "train",
                 "classes": len(stored.info.class_names) if stored else 5,
-                "pace": self._pace(),
+                "pace": self.options.paced,
                 "limit": limit,
                 "samples": self.folder / sample_images.FOLDER if do == "prove" else None,
             }
         )
-
-    def _pace(self) -> Pace:
-        if self.options.pace is not None:
-            return self.options.pace
-        if self.options.tiny:
-            return TINY
-        return SHORT if self.options.budget_s is not None else Pace()
 
     def _worker(self) -> Worker:
         return Worker(processors(), timeout_s=self.options.timeout_s, memory_bytes=self.options.memory_limit_bytes)
@@ -301,7 +290,7 @@ def run(
     stored = _datasets(options, chosen, watcher)
     found = machine.environment(options.data if options.data.is_dir() else None)
     # Resolved, so that a run that goes on is measured as it began.
-    options = replace(options, turns=options.side_by_side)
+    options = replace(options, turns=options.side_by_side, pace=options.paced)
     folder = run_folder.new_folder(options.results)
     info = RunInfo(
         name=folder.name,

@@ -15,9 +15,10 @@ from bench.compare import compare
 from bench.evened import evened_run
 from bench.metrics import METRICS
 from bench.record import Run, measured
+from bench.schedule import DEFAULT_SWEEPS
 from bench.selfcheck_bench import Bench, Check, known_case
 from bench.selfcheck_loop import clockwork, same_as_fit
-from bench.selfcheck_workers import failures, isolation
+from bench.selfcheck_workers import failures, forked
 from bench.starvation import kept_ready, loading
 from bench.starvation import utilisation as utilisation_at
 from bench.steady import Pace
@@ -104,7 +105,7 @@ def planted(bench: Bench) -> Iterator[Check]:
     found = upside_down = 0
     for number in range(runs):
         cases = [known_case(kind) for kind in kinds]
-        done = bench.measure(cases, 5, seed=number)
+        done = bench.measure(cases, DEFAULT_SWEEPS, seed=number)
         plain, two, most = (_rates(done)[case.id] for case in cases)
         found += compare(most, plain).verdict == "slower"
         upside_down += compare(two, plain).verdict == "faster"
@@ -119,7 +120,7 @@ CHECKS: tuple[Callable[[Bench], Iterator[Check]], ...] = (
     clockwork,
     same_as_fit,
     failures,
-    isolation,
+    forked,
     planted,
     same_twice,
 )

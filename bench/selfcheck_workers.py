@@ -1,8 +1,10 @@
-"""Two checks of worker processes: what misbehaves stays inside, and sharing one within a sweep changes no result."""
+"""Two checks of worker processes: what misbehaves stays inside, and forking them changes no result."""
 
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from math import exp, log
 from statistics import fmean
@@ -13,7 +15,7 @@ from bench.options import processors
 from bench.record import Failed, Measured
 from bench.selfcheck_bench import Bench, Check, known_case
 from bench.steady import Pace
-from bench.visit import Request
+from bench.visit import Answer, Request
 from bench.worker import Worker
 
 
@@ -29,8 +31,8 @@ def failures(bench: Bench) -> Iterator[Check]:
     yield Check("all other cases", "2 measured", f"{complete} measured", complete == 2)
 
 
-def isolation(bench: Bench) -> Iterator[Check]:
-    """Sharing a worker within a sweep changes no result: real pipelines, in turn in a shared worker and in their own."""
+def forked(bench: Bench) -> Iterator[Check]:
+    """A worker that is forked measures as a process does that imports for itself: real pipelines, one after the other, by turns."""
     if bench.small:
         return
     from storage.conversion import convert
@@ -48,22 +50,39 @@ def isolation(bench: Bench) -> Iterator[Check]:
         convert(images, to=format_, out=out, payload=payload, image_size=(160, 160))
         case = Case(format=format_, payload=payload, loader=loader, step=StepSpec(step="none"))  # type: ignore[arg-type]
         requests[case.id] = Request(do="measure", case=case, path=out)
-    shared: dict[str, dict[int, float]] = {name: {} for name in requests}
-    own: dict[str, dict[int, float]] = {name: {} for name in requests}
+    fork: dict[str, dict[int, float]] = {name: {} for name in requests}
+    anew: dict[str, dict[int, float]] = {name: {} for name in requests}
     for sweep in range(4):
-        order = random.Random(sweep).sample(list(requests), len(requests))
-        with Worker(processors()) as worker:
-            for name in order:
-                bench.keep(worker.ask(requests[name]), shared[name], sweep)
-        for name in order:
-            with Worker(processors()) as worker:
-                bench.keep(worker.ask(requests[name]), own[name], sweep)
-    compared = [compare(shared[name], own[name], case_a=name, case_b="in a worker of its own") for name in requests]
+        for name in random.Random(sweep).sample(list(requests), len(requests)):
+            for by_itself in random.Random(f"{sweep} {name}").sample([False, True], 2):
+                answer = _by_itself(requests[name]) if by_itself else _forked(requests[name])
+                bench.keep(answer, (anew if by_itself else fork)[name], sweep)
+    compared = [compare(fork[name], anew[name], case_a=name, case_b="by itself") for name in requests]
     mean = exp(fmean(log(one.ratio) for one in compared)) - 1
     beyond = [one.case_a for one in compared if one.low > 1.02 or one.high < 0.98]
     yield Check(
-        "a worker shared within a sweep, against one a measurement",
+        "a forked worker, against a process started anew",
         "within 2% on average, no case beyond",
         f"{mean:+.1%}" + (f"; {', '.join(beyond)} beyond" if beyond else ""),
         abs(mean) <= 0.02 and not beyond,
     )
+
+
+def _forked(request: Request) -> Answer:
+    with Worker(processors()) as worker:
+        return worker.ask(request)
+
+
+def _by_itself(request: Request) -> Answer:
+    """The answer of a process that nobody forked."""
+    code = f"from bench.forkserver import set_up; set_up({processors()}); from bench.visit import serve; serve()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        input=request.model_dump_json() + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return Answer(error=done.stderr.strip()[-300:])
+    return Answer.model_validate_json(done.stdout)

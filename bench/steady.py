@@ -49,6 +49,11 @@ class Pace:
     stage_s: float = 0.3
 
 
+SHORT = Pace(measure_s=1.0, measure_most_s=2.0)
+"""With a budget: further sweeps of those who lead tell more than longer ones of all."""
+TINY = Pace(window_batches=1, window_s=0, warmup_max_s=0.05, measure_s=0, measure_most_s=0, measure_batches=1, stage_s=0)
+
+
 def too_short(batches: int, group: int) -> str | None:
     """Why an epoch of so many batches holds no steady state, with a step that takes ``group`` in one go; None if it does."""
     if batches < 2:

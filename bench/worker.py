@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from queue import SimpleQueue
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -44,12 +45,16 @@ class Worker:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         asked, ask = os.pipe()
         hear, answered = os.pipe()
+        self._questions, self._answers = os.fdopen(ask, "wb", 0), os.fdopen(hear, "rb", 0)
         try:
             self._process = server(processors).fork(asked, answered, self._said.fileno())
+        except BaseException:
+            for file in (self._questions, self._answers, self._said):
+                file.close()
+            raise
         finally:
             os.close(asked)
             os.close(answered)
-        self._questions, self._answers = os.fdopen(ask, "wb", 0), os.fdopen(hear, "rb", 0)
         self._left_s = timeout_s
         self._received = b""
         self._resting = False
@@ -153,13 +158,12 @@ class Worker:
         self._questions.close()
 
     def close(self) -> None:
-        """Have it end, and wait for that; kill it if it takes more than seconds."""
+        """Have it end, and wait for that; kill what is left of it, and what takes more than seconds."""
         self.end()
         self._answers.close()
-        try:
+        with suppress(TimeoutError):
             self._process.wait(timeout=10)
-        except TimeoutError:
-            self.kill()
+        self.kill()
         self._said.close()
 
     def __enter__(self) -> Self:
@@ -178,6 +182,7 @@ def answers(requests: Sequence[Request], start: Callable[[], Worker], at_once: i
     """
     idle: SimpleQueue[Worker | None] = SimpleQueue()
     started: list[Worker] = []
+    ended = Event()
     for _ in range(at_once):
         idle.put(None)
 
@@ -187,6 +192,8 @@ def answers(requests: Sequence[Request], start: Callable[[], Worker], at_once: i
             if worker is None or not worker.alive:
                 worker = start()
                 started.append(worker)
+            if ended.is_set():  # While it was started.
+                worker.kill()
             return number, worker.ask(requests[number])
         finally:
             idle.put(worker)
@@ -196,6 +203,7 @@ def answers(requests: Sequence[Request], start: Callable[[], Worker], at_once: i
         for done in as_completed([pool.submit(ask, number) for number in range(len(requests))]):
             yield done.result()
     finally:
+        ended.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in started:
             worker.kill()  # Also what a thread may still wait for.

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import meter
+from bench import forkserver, meter
 from bench.blocks import Workers, blocks
 from bench.case import Case, StepSpec
 from bench.metrics.images_per_s import rate
@@ -200,6 +200,7 @@ def test_records_say_who_took_turns_with_whom(tmp_path: Path) -> None:
 
 def test_an_interrupt_between_turns_leaves_no_process_behind(tmp_path: Path) -> None:
     planned = [known("500", name) for name in "abcd"]
+    forkserver.server(processors())
     before = set(meter.children(os.getpid()))
     with pytest.raises(KeyboardInterrupt):
         run(options(tmp_path, sweeps=2, turns=2), Quiet(interrupt_after=1), "test", planned=planned)

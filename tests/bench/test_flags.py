@@ -65,7 +65,7 @@ def test_bimodal_advises_against_autotuning_only_where_something_tuned_itself(tm
     records = synthetic_run(tmp_path, cases=[case])
     for tuned in ({}, {"autotune": "False", "deterministic": "True"}):
         (found,) = flags(records, case=case.id, tuned=tuned)
-        assert "epochs ran at half speed: measure again with --isolation case" in found
+        assert "epochs ran at half speed: measure again with nothing beside it" in found
         assert "autotuning" not in found
     (found,) = flags(records, case=case.id, tuned={"autotune": "TensorFlow's default", "MapAndBatch parallelism": "1"})
     assert "switch tf.data's autotuning off" in found

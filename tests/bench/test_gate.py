@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.agreement import Agreement, agreement
+from bench.agreement import Agreement, Share, agreement
 from bench.case import Case, StepSpec
 from bench.gate import Row, Rule, Side, apart, broken, changes, environment_differences, fails, read_side, slowdowns_seen
 from bench.gate_output import compare_and_print
@@ -179,11 +179,18 @@ def test_ratios_that_agree_by_hand() -> None:
     b = Side("b", {x: {0: 100.0}, y: {0: 104.0}, z: {0: 106.0}, first: {0: 1.0}, Row("new"): {0: 1.0}})
     # x:y is 1 and 1 / 1.04, within 5%; x:z is 1 and 1 / 1.06, not; y:z is 1 and 104 / 106, within.
     # Two sweeps are in x:y of a alone: 1 in both, so that one sweep would do.
-    assert agreement(a, b) == Agreement(pairs=3, same=2, sweeps=1, enough=1)
+    assert agreement(a, b) == Agreement(Share(3, 2), sweeps=1, enough=1)
     assert agreement(a, Side("c", {x: {0: 1.0}})).in_words == ""
     once = agreement(Side("d", {x: {0: 1.0}, y: {0: 2.0}}), b)
-    assert once == Agreement(pairs=1, same=0, sweeps=1)
+    assert once == Agreement(Share(1, 0), sweeps=1)
     assert once.in_words.endswith("(0%). Below 95%, raise --sweeps or --budget.")
+    # A training step and loading alone do not slow down by the same: such pairs are told apart, and no more sweeps are asked for them.
+    split = agreement(replace(a, steps={"x": "none", "y": "none", "z": "full"}), b)
+    assert split == Agreement(Share(1, 1), Share(2, 1), sweeps=1, enough=1)
+    assert (
+        "for 1 of 1 pair of cases with the same step (100%) and 1 of 2 pairs of cases with different steps (50%)."
+        in split.in_words
+    )
 
 
 def test_sweeps_that_would_be_enough_by_hand() -> None:
@@ -196,11 +203,11 @@ def test_sweeps_that_would_be_enough_by_hand() -> None:
         Row("y"): {0: 300.0, 1: 300.0},
         Row("z"): {0: 100 * exp(0.05), 1: 100 * exp(-0.05)},
     }
-    assert agreement(Side("a", rates), Side("b", rates)) == Agreement(pairs=3, same=3, sweeps=2, enough=14)
+    assert agreement(Side("a", rates), Side("b", rates)) == Agreement(Share(3, 3), sweeps=2, enough=14)
     # One pair alone: 1.9600 instead, and 0.01 (1.9600 / 0.04879)^2 = 16.1.
     b = {Row("x"): rates[Row("x")], Row("z"): {n: 1.1 * rate for n, rate in rates[Row("z")].items()}}
     one = agreement(Side("a", rates), Side("b", b))
-    assert one == Agreement(pairs=1, same=0, sweeps=2, enough=17)
+    assert one == Agreement(Share(1, 0), sweeps=2, enough=17)
     assert "from 17 sweeps a run on; there were 2. Raise --sweeps or --budget, and look for flags" in one.in_words
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import storage
+from bench import forkserver
 from bench.case import Case, StepSpec
 from bench.metrics import METRICS
 from bench.options import processors
@@ -96,6 +97,7 @@ def test_a_users_files_are_not_taken_for_libraries(tmp_path: Path, monkeypatch: 
     for name in ("code", "json", "loaders"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
     monkeypatch.chdir(tmp_path)
+    forkserver.close()  # One that runs has imported all that it needs.
     with Worker(processors(), timeout_s=30) as worker:
         assert worker.ask(request("null")).error == ""
 
