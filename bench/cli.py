@@ -244,7 +244,7 @@ def run(
 ) -> None:
     """Store, prove equivalent, and time every case; leave a report in results/RUN.
 
-    With nothing named, the default matrix: eight to nine minutes on two cores.
+    With nothing named, the default matrix: nine minutes on two cores.
     With formats, payloads, loaders, placements, steps or something to vary
     named, the whole product of what is named.
 

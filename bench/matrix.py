@@ -65,7 +65,7 @@ def product(options: RunOptions) -> list[Case]:
 
 
 def by_default(case: Case) -> bool:
-    """Whether a cell belongs to the default matrix, which takes eight to nine minutes on two cores (docs/measurement.md).
+    """Whether a cell belongs to the default matrix, which takes nine minutes on two cores (docs/measurement.md).
 
     Placements are compared over a directory, which every loader reads, and under a step that trains: loading alone, inside the
     model, would leave out the work that is left to a step that is not there. What wrapping a generator changes is compared over every
