@@ -29,6 +29,8 @@ EARLY_SHARE = 0.1
 THROTTLED_SHARE = 0.01
 FRESH_FAULTS = 16
 """Page faults an image, more or fewer: 64 kB that the system had to give anew. Mapped files cost one for 16 pages, once."""
+ALWAYS_FRESH = 64
+"""Page faults an image in every sweep: 256 kB, most of an image of 160 x 160 in float32, given anew for each."""
 KEEP_MEMORY = "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864"
 """What has glibc keep freed memory, as ``mallopt(3)`` names it; the first is the most it takes."""
 
@@ -53,6 +55,8 @@ def warnings(records: Sequence[RunRecord]) -> list[str]:
     drifting = list(_drifting(speeds))
     if not any(flag.startswith("bimodal") for flag in found):
         found[:0] = drifting or list(_fresh_memory(records[0].phase, seen)) or _unsteady(speeds)
+    if not any(flag.startswith("fresh memory") for flag in found):
+        found += _always_fresh(records[0].phase, seen)
     return found
 
 
@@ -162,7 +166,7 @@ def _fresh_memory(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
     """In some sweeps memory came from the system again and again, and all of these were slower than all of the others."""
     if phase == "cold_epoch":
         return
-    by_faults = sorted(((one.minor_faults or 0) / max(sum(one.images[: watched(one)]), 1), rate(one) or 0.0) for one in seen)
+    by_faults = sorted((_faults(one), rate(one) or 0.0) for one in seen)
     cut = max(range(2, len(seen) - 1), key=lambda i: by_faults[i][0] - by_faults[i - 1][0], default=0)
     if not cut or by_faults[cut][0] - by_faults[cut - 1][0] < FRESH_FAULTS:
         return
@@ -173,6 +177,21 @@ def _fresh_memory(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
         f"fresh memory: {len(fresh)} of {len(seen)} sweeps took {by_faults[cut][0]:.0f} page faults an image or more and ran at "
         f"{median(fresh) / median(kept):.0%} of the others' speed: train, and measure, with {KEEP_MEMORY} in the environment"
     )
+
+
+def _always_fresh(phase: str, seen: Sequence[Measured]) -> Iterator[str]:
+    """No sweep kept its memory, so that none shows what keeping it is worth."""
+    least = min(map(_faults, seen))
+    if phase != "cold_epoch" and least >= ALWAYS_FRESH:
+        yield (
+            f"fresh memory: {least:.0f} page faults an image or more in every sweep: measure again with {KEEP_MEMORY} in the "
+            "environment, and compare"
+        )
+
+
+def _faults(one: Measured) -> float:
+    """Page faults an image that no device was waited for."""
+    return (one.minor_faults or 0) / max(sum(one.images[: watched(one)]), 1)
 
 
 def _unsteady(speeds: Sequence[float]) -> Iterator[str]:

@@ -118,6 +118,9 @@ def test_memory_that_comes_anew_is_told_from_a_noisy_machine(run: Run) -> None:
         ([1, 14, 2, 12, 0], [1.0, 0.85, 1.0, 0.85, 1.0]),  # few faults
     ):
         assert [word(one) for one in found(faults, speed)] == ["unsteady"]
+    (always,) = found([95, 120, 64, 99, 140], [1.0] * 5)
+    assert always.startswith("fresh memory: 64 page faults an image or more in every sweep: measure again with MALLOC_")
+    assert found([95, 120, 60, 99, 140], [1.0] * 5) == []
 
 
 def test_cold_that_nobody_proved_is_flagged(tmp_path: Path) -> None:
