@@ -153,7 +153,7 @@ _server: ForkServer | None = None
 
 
 def server(processors: Sequence[int]) -> ForkServer:
-    """The server for workers on these processors, started if there is none; it lives as long as the run.
+    """The server for workers on these processors, started if there is none; it lives until ``close``, or as long as the run.
 
     Its environment, and its workers', is this process's when it started. There is one at a time: for other processors it is
     ended, with its workers, and another is started.

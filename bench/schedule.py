@@ -13,7 +13,7 @@ from importlib import import_module
 from itertools import count
 from pathlib import Path
 
-from bench import machine, run_folder, sample_images
+from bench import forkserver, machine, run_folder, sample_images
 from bench.blocks import Workers, blocks
 from bench.budget import expected_s
 from bench.case import Case
@@ -186,6 +186,8 @@ class Schedule:
         finally:
             self._keep(fresh)
             self._workers.close()
+            if any(case.format != "memory" for case in todo):
+                forkserver.close()  # The next sweep's workers have other addresses and hash seeds.
 
     def _seen(self, sweep: int) -> set[str]:
         """What has been visited in this sweep: in a run that goes on, maybe a part of it."""
