@@ -28,6 +28,10 @@ PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|t
 """Parts of an environment that differ from run to run on one machine, or are meant to differ."""
 
 
+DESIGN = ("isolation", "turns", "pace")
+"""Options of a run that are about how it measures, not what."""
+
+
 class Row(NamedTuple):
     """What is compared: a case, by its id, in one phase as it may be printed. A first epoch from the disk is a row of its own."""
 
@@ -49,7 +53,8 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Side:
     """One of the two: images/s by row and sweep (``evened``), which cases failed and why, what it ran on (None: nobody wrote it
-    down), over which images, by ``FORMAT-PAYLOAD``, and which step each case feeds.
+    down), over which images, by ``FORMAT-PAYLOAD``, which step each case feeds, and how all were measured (None: nobody wrote it
+    down).
     """
 
     name: str
@@ -58,6 +63,7 @@ class Side:
     environment: Mapping[str, Any] | None = None
     datasets: Mapping[str, DatasetFacts] = field(default_factory=dict)
     steps: Mapping[str, str] = field(default_factory=dict)
+    design: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ def read_side(path: Path) -> Side:
         if case.id not in failed and (by_sweep := speeds[case, phase])
     }
     steps = {case.id: case.step.step for case in run.info.cases}
-    return Side(path.resolve().name, found, failed, environment, run.info.datasets, steps)
+    design = {name: run.info.options.get(name) for name in DESIGN}
+    return Side(path.resolve().name, found, failed, environment, run.info.datasets, steps, design)
 
 
 def changes(a: Side, b: Side) -> list[Change]:
@@ -268,6 +275,16 @@ def _read_csv(path: Path) -> Side:
         found[row] = {int(n): float(rate) for n, rate in zip(rows["sweep"], rows["images_per_s"], strict=True)}
     steps = dict(zip(kept["case"].map(str), kept["step"].map(str), strict=True)) if "step" in kept else {}
     return Side(path.name, found, failed, steps=steps)
+
+
+def design_differences(a: Side, b: Side) -> list[str]:
+    """What the two runs measured in different ways, in words; empty if nothing is, or if nobody wrote it down."""
+    if a.design is None or b.design is None:
+        return []
+    one, other = _flat(a.design), _flat(b.design)
+    return [
+        f"{key}: {one.get(key)} and {other.get(key)}" for key in one.keys() | other.keys() if one.get(key) != other.get(key)
+    ]
 
 
 def _over_time(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

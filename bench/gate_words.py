@@ -15,6 +15,7 @@ from bench.gate import (
     apart,
     broken,
     changes,
+    design_differences,
     environment_differences,
     fails,
     other_images,
@@ -66,8 +67,8 @@ def compared(a: Side, b: Side, rules: Sequence[Rule] = ()) -> Compared:
 
 
 def warning(a: Side, b: Side) -> str:
-    """What the images and the machine may have to do with it; empty if both ran over the same, in the same environment."""
-    return " ".join(filter(None, (_images(a, b), _machine(a, b))))
+    """What the images, the machine and the way of measuring may have to do with it; empty if all were the same."""
+    return " ".join(filter(None, (_images(a, b), _machine(a, b), _design(a, b))))
 
 
 def _images(a: Side, b: Side) -> str:
@@ -88,6 +89,13 @@ def _machine(a: Side, b: Side) -> str:
     if a.environment is None or b.environment is None:
         return "A sweeps.csv does not say what it ran on: a change may be the machine's."
     return ""
+
+
+def _design(a: Side, b: Side) -> str:
+    differences = sorted(design_differences(a, b))
+    if not differences:
+        return ""
+    return f"These runs measured in different ways ({'; '.join(differences)}): a change may be the measurement's."
 
 
 def summary(found: Sequence[Change], missing: int) -> str:

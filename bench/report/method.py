@@ -78,6 +78,13 @@ def in_memory(run: Run) -> str:
     )
 
 
+def workers(run: Run) -> str:
+    """Who shares a worker process with whom, and who takes turns."""
+    mine = "a new one for every case and sweep" if run.info.options.get("isolation") == "case" else "shared within a sweep"
+    turns = run.info.options.get("turns") or 1
+    return f"{mine}; up to {turns} at a time, taking turns of a slice of a second" if turns > 1 else mine
+
+
 def machine(run: Run) -> list[list[tuple[str, str]]]:
     """Each environment of the run (more than one if it was resumed elsewhere). No host names."""
     return [[(NAMES.get(key, key.rpartition(".")[2].replace("_", " ")), _text(key, value)) for key, value in _flat(one)]

@@ -147,7 +147,8 @@ def _samples(run: Run) -> Section:
 
 def _method(run: Run) -> Section:
     context = {
-        "again": method.again(run), "sweeps": run.info.sweeps, "dataset": method.dataset(run), "stored": method.stored(run),
+        "again": method.again(run), "sweeps": run.info.sweeps, "workers": method.workers(run),
+        "dataset": method.dataset(run), "stored": method.stored(run),
         "in_memory": method.in_memory(run), "machine": method.machine(run), "options": method.options(run),
     }  # fmt: skip
     return Section(

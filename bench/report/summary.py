@@ -16,10 +16,10 @@ from bench.record import Run
 from bench.report import method
 from bench.report.answers import blocks
 from bench.report.charts.base import Tables
-from bench.report.digits import bounds, ratio, share, significant
+from bench.report.digits import bounds, hidden, ratio, share, significant
 from bench.report.first_epoch import first_epoch, standings
 from bench.report.markdown import block, code, table, text
-from bench.report.verdict import MOST_HIDDEN, verdict
+from bench.report.verdict import verdict
 from bench.speeds import by_rate, in_order, in_words, only_cold, speeds
 from bench.today import todays_if_any
 from storage.console import counted
@@ -157,9 +157,8 @@ def _answer(one: Answer) -> list[str]:
     found = one.comparison
     counts = [(word, sum(pair.verdict == word for pair in one.pairs)) for word in ("faster", "slower", "tie")]
     between = bounds(found.low, found.high, ratio) if found.sweeps > 1 else "one sweep"
-    hides = one.answer == "tie" and found.sweeps > 1 and found.smallest_effect < MOST_HIDDEN
-    hidden = f"; could hide {share(found.smallest_effect)}" if hides else ""
-    return [f"**{one.answer}**{hidden}", ratio(found.ratio), between, ", ".join(f"{n} {word}" for word, n in counts if n)]
+    hides = f"; could hide {hidden(found.smallest_effect)}" if one.answer == "tie" and found.sweeps > 1 else ""
+    return [f"**{one.answer}**{hides}", ratio(found.ratio), between, ", ".join(f"{n} {word}" for word, n in counts if n)]
 
 
 def _warnings(results: DataFrame) -> Iterator[str]:

@@ -223,6 +223,16 @@ def test_another_machine_is_warned_of(runs: Path, tmp_path: Path) -> None:
     assert "Warning: These runs come from different environments" in run_cli(runs / "before", tmp_path / "other").stdout
 
 
+def test_another_way_of_measuring_is_warned_of(runs: Path) -> None:
+    before, after = read_side(runs / "before"), read_side(runs / "after")
+    a = replace(before, design={"isolation": "case", "turns": 4, "pace": {"measure_s": 1.25}})
+    assert warning(a, replace(after, design=a.design)) == ""
+    assert warning(a, replace(after, design={"isolation": "sweep", "turns": 4, "pace": {"measure_s": 1.0}})) == (
+        "These runs measured in different ways (isolation: case and sweep; pace.measure_s: 1.25 and 1.0): "
+        "a change may be the measurement's."
+    )
+
+
 @pytest.mark.parametrize("changed", [{"samples": 40, "name": "dogs"}, {"source_digest": "xxh3:2", "name": "dogs"}])
 def test_other_images_are_warned_of(runs: Path, changed: dict[str, object]) -> None:
     before, after = read_side(runs / "before"), read_side(runs / "after")
