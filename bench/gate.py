@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -26,8 +26,6 @@ from storage.errors import DataError, UsageError
 
 PASSING = re.compile(r"load|free|available|started|time|git|revision|mhz|steal|throttl|pressure|boot|uptime", re.IGNORECASE)
 """Parts of an environment that differ from run to run on one machine, or are meant to differ."""
-
-
 DESIGN = ("isolation", "turns", "pace")
 """Options of a run that are about how it measures, not what."""
 
@@ -163,11 +161,7 @@ def apart(a: Side, b: Side) -> list[tuple[str, str]]:
 
 def environment_differences(a: Side, b: Side) -> list[str]:
     """What differs between the machines, in words; empty if nothing that matters does, or if nobody wrote it down."""
-    if a.environment is None or b.environment is None:
-        return []
-    one, other = _flat(a.environment), _flat(b.environment)
-    keys = [key for key in sorted(one.keys() | other.keys()) if not PASSING.search(key)]
-    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
+    return [line for key, line in _differing(a.environment, b.environment) if not PASSING.search(key)]
 
 
 def other_images(a: Side, b: Side) -> list[tuple[DatasetFacts, DatasetFacts]]:
@@ -279,12 +273,17 @@ def _read_csv(path: Path) -> Side:
 
 def design_differences(a: Side, b: Side) -> list[str]:
     """What the two runs measured in different ways, in words; empty if nothing is, or if nobody wrote it down."""
-    if a.design is None or b.design is None:
-        return []
-    one, other = _flat(a.design), _flat(b.design)
-    return [
-        f"{key}: {one.get(key)} and {other.get(key)}" for key in one.keys() | other.keys() if one.get(key) != other.get(key)
-    ]
+    return [line for _, line in _differing(a.design, b.design)]
+
+
+def _differing(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Each name that has another value on either side, in order, and a line with both; none if a side is not known."""
+    if one is None or other is None:
+        return
+    ours, theirs = _flat(one), _flat(other)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            yield key, f"{key}: {ours.get(key)} and {theirs.get(key)}"
 
 
 def _over_time(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _machine(a: Side, b: Side) -> str:
 
 
 def _design(a: Side, b: Side) -> str:
-    differences = sorted(design_differences(a, b))
+    differences = design_differences(a, b)
     if not differences:
         return ""
     return f"These runs measured in different ways ({'; '.join(differences)}): a change may be the measurement's."
