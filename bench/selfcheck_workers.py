@@ -18,6 +18,9 @@ from bench.steady import Pace
 from bench.visit import Answer, Request
 from bench.worker import Worker
 
+ANSWER_S = 300
+"""As long as a worker has by default."""
+
 
 def failures(bench: Bench) -> Iterator[Check]:
     """Workers that misbehave: rows with a reason, and all other cases complete."""
@@ -76,13 +79,17 @@ def _forked(request: Request) -> Answer:
 def _by_itself(request: Request) -> Answer:
     """The answer of a process that nobody forked."""
     code = f"from bench.forkserver import set_up; set_up({processors()}); from bench.visit import serve; serve()"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        input=request.model_dump_json() + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            input=request.model_dump_json() + "\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(error=f"no answer within {ANSWER_S} s: ended")
     if done.returncode:
         return Answer(error=done.stderr.strip()[-300:])
     return Answer.model_validate_json(done.stdout)
